@@ -1,0 +1,113 @@
+"""What a compression step is: its own frozen config, what it refuses, what it does.
+
+Knows nothing of stores, searches, engines or scores. A step turns a model folder into another and is a
+function of its inputs alone: its fields, the folder, and what `StepContext` hands it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Infeasible(Exception):
+    """This step cannot be applied here, and never will be with the same inputs: a refusal, not a fault."""
+
+
+class StepFault(Exception):
+    """A step went wrong on inputs it accepts (a loss diverged, a weight became NaN): no artifact results."""
+
+
+class ModelShape(BaseModel):
+    """What feasibility needs to know of a model, read from its config without weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    tied: bool
+    max_positions: int
+    quantized: str | None = None  # the scheme, once a quantize step has run
+
+
+class EngineTraits(BaseModel):
+    """What the engine that will serve the result can do, as far as steps must know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str  # for messages: "vllm 0.32.0 on cpu"
+    device: str  # "cpu" or "cuda"
+    schemes: frozenset[str]  # quantization schemes it serves, e.g. {"W8A8", "W4A16", "FP8_DYNAMIC"}
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Rows of chat turns (`[{"role": ..., "content": ...}, ...]`) for calibration and recovery."""
+
+    rows: tuple[tuple[dict[str, str], ...], ...]
+    fingerprint: str  # content hash; part of every key of a step that uses data
+
+
+def say_nothing(message: str) -> None:
+    """Default progress sink."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """Everything a step may use besides its fields and its input folder."""
+
+    base: Path  # the uncompressed model: the teacher of recovery steps
+    data: Conversations
+    device: str = "cpu"
+    seed: int = 0
+    progress: Callable[[str], None] = say_nothing
+    continue_from: Path | None = None  # an earlier, cheaper artifact of the same step on the same input
+    notes: dict[str, Any] = field(default_factory=dict)  # figures a step wants kept in its provenance record
+
+
+class Step(BaseModel):
+    """Base of all steps. Subclasses add `step: Literal["name"] = "name"` and their fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    uses_data: ClassVar[bool] = False
+    continues: ClassVar[str | None] = None  # the integer field that may grow while work goes on from an earlier artifact
+
+    def check(self, shape: ModelShape, engine: EngineTraits) -> None:
+        """Raise `Infeasible` when this step makes no sense on `shape` or `engine`. Needs no weights, no GPU."""
+
+    def reshape(self, shape: ModelShape) -> ModelShape:
+        """The shape that the next step will see."""
+        return shape
+
+    def at(self, fraction: float) -> Self:
+        """This step as a rung pays for it; `fraction` in (0, 1]. Only steps whose cost can be scaled differ."""
+        return self
+
+    def run(self, source: Path, target: Path, context: StepContext) -> None:
+        """Read the model folder `source`, write the model folder `target` (exists, empty)."""
+        from compressors import checkpoint
+
+        model, tokenizer = checkpoint.load(source, context.device)
+        model = self.apply(model, tokenizer, context)
+        checkpoint.save(model, tokenizer, target)
+
+    def apply(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: StepContext
+    ) -> PreTrainedModel:
+        """Change the loaded model. Steps that only edit files override `run` instead."""
+        raise StepFault(f"step {self.step} does not work on a loaded model")

@@ -1,0 +1,81 @@
+"""What a benchmark is: items in a published schema, prompts, and a grade for each answer.
+
+Knows nothing of engines: it hands out user turns and grades texts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class BadData(Exception):
+    """A benchmark's items are missing, empty or lack columns: the message names file, column and remedy."""
+
+
+class Decoding(BaseModel):
+    """How answers are sampled; part of an answer's identity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(description="generated tokens at most")
+    temperature: float = Field(0.0, description="0 is greedy")
+
+
+class Item(BaseModel):
+    """One question. `turns` are asked in order, each after the model's answer to the one before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    turns: tuple[str, ...]
+    reference: Any = None  # what `grade` compares with; its form is the benchmark's own
+    category: str = ""
+
+
+class Benchmark(Protocol):
+    """One benchmark. Implementations are stateless and listed in `evaluation.benchmarks.BENCHMARKS`."""
+
+    name: str
+    columns: tuple[str, ...]  # the columns its rows must have
+
+    def items(self, rows: list[dict[str, Any]]) -> list[Item]:
+        """Items of published rows, in their order; raises `BadData` naming row and column."""
+        ...
+
+    def decoding(self, item: Item) -> Decoding: ...
+
+    def grade(self, item: Item, answers: tuple[str, ...]) -> float:
+        """0 (worthless) to 1 (right), from one answer a turn."""
+        ...
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of a .jsonl, .json or .parquet file, with every one of `columns` present.
+
+    Raises `BadData` when the file is absent, empty, unreadable or lacks a column.
+    """
+    import json
+
+    if not path.exists():
+        raise BadData(f"no benchmark items at {path}")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+        elif path.suffix == ".json":
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (ValueError, OSError) as fault:
+        raise BadData(f"{path} cannot be read as {path.suffix.lstrip('.') or 'jsonl'}: {fault}") from fault
+    if not rows:
+        raise BadData(f"{path} holds no rows")
+    for number, row in enumerate(rows):
+        missing = [column for column in columns if column not in row]
+        if missing:
+            raise BadData(f"{path}, row {number}: no column {', '.join(missing)}; found {', '.join(row)}")
+    return rows
