@@ -1,0 +1,240 @@
+"""A real vLLM in a process of its own: started once, kept warm between models, killed with all it started.
+
+The other end is `evaluation/worker.py`, started by path with the engine environment's Python, so that environment
+may hold another vLLM than ours. Requests go to its stdin and replies come from its stdout, one JSON line each:
+
+    hello {}                                      -> engine, device, device_name, versions
+    load {model, settings}                        -> seconds, kernels, max_model_len
+    generate {conversations, sampling, thinking}  -> seconds, answers [{text, tokens, prompt_tokens, finish}]
+    score {texts, top, max_tokens}                -> seconds, texts [{tokens, actual, top_ids, top_logprobs}]
+    unload {}                                     -> {}
+
+A request that failed is answered by {error, message}. Knows nothing of benchmarks, scores or recipes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evaluation.benchmarks.base import Decoding
+
+WORKER = Path(__file__).with_name("worker.py")
+
+# What a scheme needs is known before a model is made, so that a recipe nobody can serve costs nothing
+# (seen with vLLM 0.32; docs/measurements.md says how).
+SCHEMES = {
+    "cpu": frozenset({"W8A8", "W4A16", "FP8_DYNAMIC"}),
+    "cuda": frozenset({"W8A8", "W4A16", "FP8_DYNAMIC"}),
+}
+
+
+class EngineFault(Exception):
+    """The engine could not do what it was asked: the message says what, and what the engine said."""
+
+
+class EngineSettings(BaseModel):
+    """Limits that change timings, pinned so that two measurements can be compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    python: str = Field(sys.executable, description="the interpreter of the environment that holds vLLM")
+    max_model_len: int = Field(4096, description="tokens of prompt and answer together, at most")
+    max_num_batched_tokens: int = Field(8192, description="tokens in one forward pass, at most")
+    max_num_seqs: int = Field(256, description="sequences in one batch, at most")
+    gpu_memory_utilization: float = Field(0.85, description="share of the GPU's memory (the contest's value)")
+    kv_cache_gib: int = Field(1, description="KV cache on a CPU, GiB")
+    eager: bool = Field(False, description="no CUDA graphs: starts sooner, generates slower; always so on a CPU")
+    max_logprobs: int = Field(64, description="likeliest tokens a position can report")
+    load_timeout: float = Field(900.0, description="seconds before a load counts as hung")
+    answer_timeout: float = Field(1800.0, description="seconds before a batch counts as hung")
+
+
+class Answer(BaseModel):
+    """What the model said to one prompt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    tokens: int
+    prompt_tokens: int
+    finish: str | None
+
+
+class Generation(BaseModel):
+    """One batch of answers and the seconds spent inside vLLM's generate."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float
+    answers: list[Answer]
+
+
+class ScoredText(BaseModel):
+    """A text of n tokens: n - 1 log-probabilities of what came next, and the likeliest tokens at each place."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tokens: list[int]
+    actual: list[float]
+    top_ids: list[list[int]]
+    top_logprobs: list[list[float]]
+
+
+class Engine:
+    """Use as a context manager, or call `close`. Not thread-safe: one request at a time."""
+
+    def __init__(self, settings: EngineSettings, log: Path) -> None:
+        self.settings = settings
+        self.log = log
+        self.about: dict[str, Any] = {}
+        self.kernels: list[str] = []
+        self.loaded: Path | None = None
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Engine:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> Engine:
+        """Start the process unless it runs. Raises `EngineFault` when its environment holds no usable vLLM."""
+        if self._process is not None and self._process.poll() is None:
+            return self
+        if not Path(self.settings.python).exists():
+            raise EngineFault(f"no interpreter at {self.settings.python}: is the engine's environment installed?")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [self.settings.python, str(WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        self.loaded = None
+        self.about = self._ask("hello", self.settings.load_timeout)
+        return self
+
+    def load(self, folder: Path) -> None:
+        """Serve the model in `folder` from now on."""
+        self.start()
+        self.loaded = None
+        reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
+        self.kernels = reply["kernels"]
+        self.loaded = folder
+
+    def generate(
+        self, conversations: Sequence[list[dict[str, str]]], decodings: Sequence[Decoding], thinking: bool = False
+    ) -> Generation:
+        """Answer each conversation; greedy unless its decoding says otherwise."""
+        sampling = [{"max_tokens": d.max_tokens, "temperature": d.temperature, "seed": 0} for d in decodings]
+        reply = self._ask(
+            "generate",
+            self.settings.answer_timeout,
+            conversations=list(conversations),
+            sampling=sampling,
+            thinking=thinking,
+        )
+        return Generation.model_validate(reply)
+
+    def score(self, texts: Sequence[str], top: int, max_tokens: int) -> list[ScoredText]:
+        """Log-probabilities of `texts`, each cut to `max_tokens` tokens."""
+        reply = self._ask("score", self.settings.answer_timeout, texts=list(texts), top=top, max_tokens=max_tokens)
+        return [ScoredText.model_validate(text) for text in reply["texts"]]
+
+    def close(self) -> None:
+        """Kill the process and all it started; returns once they are gone."""
+        process, self._process, self.loaded = self._process, None, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # unsent bytes for a process that is gone
+                    pipe.close()
+
+    def _environment(self) -> dict[str, str]:
+        quiet = {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this process is the engine's own already
+            "VLLM_CPU_KVCACHE_SPACE": str(self.settings.kv_cache_gib),
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if not has_gpu():
+            quiet["TORCH_COMPILE_DISABLE"] = "1"  # eager mode anyway; spares a C++ compiler and 20 s at first use
+        # Ray narrows OMP_NUM_THREADS for its workers; vLLM binds its own threads.
+        inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        return inherited | quiet
+
+    def _llm_settings(self, folder: Path) -> dict[str, Any]:
+        settings = self.settings
+        config = json.loads((folder / "config.json").read_text())
+        common = {
+            "max_model_len": min(settings.max_model_len, config["max_position_embeddings"]),
+            "max_num_batched_tokens": settings.max_num_batched_tokens,
+            "max_num_seqs": settings.max_num_seqs,
+            "enable_prefix_caching": False,
+            "max_logprobs": settings.max_logprobs,
+            "seed": 0,
+            "dtype": "bfloat16",
+        }
+        if self.about["device"] == "cpu":
+            return common | {"enforce_eager": True}
+        return common | {
+            "enforce_eager": settings.eager,
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+        }
+
+    def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise EngineFault("the engine is not running")
+        try:
+            process.stdin.write(json.dumps({"op": op, **request}) + "\n")
+            process.stdin.flush()
+            line = self._read_line(process, timeout)
+        except (BrokenPipeError, TimeoutError) as fault:
+            self.close()
+            raise EngineFault(f"{op}: {fault}; last words: {self._last_words()}") from fault
+        if not line:
+            self.close()
+            raise EngineFault(f"{op}: the engine's process ended; last words: {self._last_words()}")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise EngineFault(f"{op}: {reply['error']}: {reply['message']}")
+        return reply
+
+    @staticmethod
+    def _read_line(process: subprocess.Popen[str], timeout: float) -> str:
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            if not selector.select(timeout):
+                raise TimeoutError(f"no answer within {timeout:.0f} s")
+        return process.stdout.readline()
+
+    def _last_words(self) -> str:
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1][-300:] if lines else "none"
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA GPU, asked without loading torch."""
+    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()

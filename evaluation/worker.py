@@ -1,0 +1,199 @@
+"""The engine's process: loads models into vLLM and answers requests, one JSON line each way.
+
+Runs in the engine's own environment, which may hold another vLLM (0.14.1 to 0.32) than the caller's: so it imports
+nothing of this project, and is started by path. Knows nothing of benchmarks, scores or artifacts. Requests and
+replies are described in `evaluation.engine`, which is the other end.
+"""
+
+import gc
+import json
+import logging
+import os
+import platform
+import re
+import signal
+import sys
+import threading
+import time
+
+KERNEL_LINE = re.compile(r"(?:Selected|Using)\s+(\w+(?:Kernel|LinearKernel|Backend\.\w+|_ATTN\w*))")
+
+
+class KernelLog(logging.Handler):
+    """Collects the kernel names that vLLM logs while it loads a model."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.names = set()
+
+    def emit(self, record):
+        self.names.update(KERNEL_LINE.findall(record.getMessage()))
+
+
+def die_with_parent():
+    """End this process and all it started as soon as the process that started it is gone, however it ended."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def device_name(device):
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(0)
+    with open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+class Worker:
+    """Holds at most one model at a time."""
+
+    def __init__(self):
+        import torch
+        import transformers
+        import vllm
+        from vllm.platforms import current_platform
+
+        self.llm = None
+        self.kernels = KernelLog()
+        logging.getLogger("vllm").addHandler(self.kernels)
+        self.device = "cpu" if current_platform.is_cpu() else "cuda"
+        self.about = {
+            "engine": f"vllm {vllm.__version__}",
+            "device": self.device,
+            "device_name": device_name(self.device),
+            "versions": {
+                "python": platform.python_version(),
+                "vllm": vllm.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+
+    def hello(self, request):
+        return self.about
+
+    def load(self, request):
+        """Load `model` (a folder) with `settings` (keyword arguments of vllm.LLM); unloads what was there."""
+        from vllm import LLM
+
+        self.unload(request)
+        self.kernels.names = set()
+        begin = time.perf_counter()
+        self.llm = LLM(model=request["model"], **request["settings"])
+        return {
+            "seconds": time.perf_counter() - begin,
+            "kernels": sorted(self.kernels.names),
+            "max_model_len": self.llm.llm_engine.model_config.max_model_len,
+        }
+
+    def unload(self, request):
+        if self.llm is None:
+            return {}
+        engine_core = getattr(self.llm.llm_engine, "engine_core", None)
+        if self.device == "cuda" and hasattr(engine_core, "shutdown"):
+            engine_core.shutdown()
+        self.llm = engine_core = None
+        gc.collect()
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        return {}
+
+    def render(self, conversations, thinking):
+        """Token ids of each conversation, by the model's own chat template where it has one."""
+        tokenizer = self.llm.get_tokenizer()
+        rendered = []
+        for messages in conversations:
+            if getattr(tokenizer, "chat_template", None):
+                text = tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+                )
+                rendered.append(tokenizer.encode(text, add_special_tokens=False))
+            else:
+                rendered.append(tokenizer.encode("\n".join(message["content"] for message in messages)))
+        return rendered
+
+    def generate(self, request):
+        """Answer `conversations`; `seconds` is the time inside vLLM's generate alone."""
+        from vllm import SamplingParams
+
+        prompts = self.render(request["conversations"], request["thinking"])
+        params = [SamplingParams(**one) for one in request["sampling"]]
+        limit = self.llm.llm_engine.model_config.max_model_len
+        for prompt, one in zip(prompts, params):
+            if len(prompt) + 1 > limit:
+                raise ValueError(f"a prompt of {len(prompt)} tokens does not fit max_model_len {limit}")
+            one.max_tokens = min(one.max_tokens, limit - len(prompt))
+        begin = time.perf_counter()
+        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
+        seconds = time.perf_counter() - begin
+        answers = [
+            {
+                "text": output.outputs[0].text,
+                "tokens": len(output.outputs[0].token_ids),
+                "prompt_tokens": len(output.prompt_token_ids),
+                "finish": output.outputs[0].finish_reason,
+            }
+            for output in outputs
+        ]
+        return {"seconds": seconds, "answers": answers}
+
+    def score(self, request):
+        """Log-probabilities of each text's tokens, and the `top` likeliest at each position.
+
+        Position i of a text predicts token i + 1, so a text of n tokens gives n - 1 rows.
+        """
+        from vllm import SamplingParams
+
+        tokenizer = self.llm.get_tokenizer()
+        ids = [tokenizer.encode(text, add_special_tokens=False) for text in request["texts"]]
+        ids = [one[: request["max_tokens"]] for one in ids]
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=request["top"])
+        begin = time.perf_counter()
+        outputs = self.llm.generate([{"prompt_token_ids": one} for one in ids], params, use_tqdm=False)
+        seconds = time.perf_counter() - begin
+        texts = []
+        for tokens, output in zip(ids, outputs):
+            actual, top_ids, top_values = [], [], []
+            for token, row in zip(tokens[1:], output.prompt_logprobs[1:]):
+                ranked = sorted(row.items(), key=lambda pair: -pair[1].logprob)[: request["top"]]
+                actual.append(row[token].logprob)
+                top_ids.append([key for key, _ in ranked])
+                top_values.append([value.logprob for _, value in ranked])
+            texts.append({"tokens": tokens, "actual": actual, "top_ids": top_ids, "top_logprobs": top_values})
+        return {"seconds": seconds, "texts": texts}
+
+
+def main():
+    os.setpgrp() if os.getpgrp() != os.getpid() else None
+    die_with_parent()
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever prints goes to the log, not between the replies
+    worker = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if worker is None:
+                worker = Worker()
+            reply = getattr(worker, request["op"])(request)
+        except Exception as fault:  # told to the caller, who decides
+            import traceback
+
+            traceback.print_exc()
+            reply = {"error": type(fault).__name__, "message": str(fault)[:2000]}
+        replies.write(json.dumps(reply) + "\n")
+
+
+if __name__ == "__main__":
+    main()
