@@ -69,7 +69,9 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         elif path.suffix == ".json":
             rows = json.loads(path.read_text(encoding="utf-8"))
         else:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [
+                json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+            ]
     except (ValueError, OSError) as fault:
         raise BadData(f"{path} cannot be read as {path.suffix.lstrip('.') or 'jsonl'}: {fault}") from fault
     if not rows:

@@ -1,0 +1,96 @@
+"""Ko-LongRAG: answers from long Korean documents, some of which hold no answer. Knows no judge: F1 by words.
+
+Answers are compared as bags of words after normalisation: NFC, lower case, punctuation to spaces, split at
+white space. With c words in common (counted as often as both have them),
+
+    precision = c / words of the answer,  recall = c / words of the reference,  F1 = 2·p·r / (p + r),
+
+and 0 when nothing is common. Where the reference says that the documents hold no answer, saying so is worth
+1 and anything else 0; a refusal where there is an answer is worth 0.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from typing import Any
+
+from evaluation.benchmarks.base import BadData, Decoding, Item
+from evaluation.benchmarks.multiple_choice import after_thinking
+
+_REFUSAL = re.compile(
+    r"(?:답|대답|답변|응답|확인|판단)\s*(?:을|를)?\s*(?:할|드릴|하기|찾을)\s*(?:수\s*(?:가\s*)?없|어렵)"
+    r"|(?:알|찾을|확인할|파악할)\s*수\s*(?:가\s*)?없"
+    r"|(?:정보|내용|언급|답|근거|문서)(?:이|가|은|는|도)?\s*(?:[가-힣]+\s+)?"
+    r"(?:없|부족|포함되어 있지 않|나와 있지 않)"
+    r"|언급되(?:어|지)\s*(?:있지\s*)?않|unanswerable|cannot be answered|not (?:mentioned|enough information)",
+    re.IGNORECASE,
+)
+
+
+def words(text: str) -> list[str]:
+    """`text` normalised and split: NFC, lower case, every punctuation mark or symbol a space."""
+    plain = unicodedata.normalize("NFC", text).lower()
+    return "".join(" " if unicodedata.category(sign)[0] in "PS" else sign for sign in plain).split()
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """F1 of two bags of words, in 0..1; 1 when both are empty."""
+    said, wanted = words(answer), words(reference)
+    common = sum((Counter(said) & Counter(wanted)).values())
+    if not common:
+        return float(not said and not wanted)
+    precision, recall = common / len(said), common / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+def refuses(text: str) -> bool:
+    """Whether `text` says that there is no answer to be had."""
+    return bool(_REFUSAL.search(unicodedata.normalize("NFC", text)))
+
+
+def _joined(value: Any, separator: str) -> str:
+    return value if isinstance(value, str) else separator.join(str(part) for part in value)
+
+
+class KoLongRag:
+    """LGAI-EXAONE/Ko-LongRAG; the value is the mean F1."""
+
+    name = "ko_longrag"
+    columns = ("id", "titles", "context", "question", "answer", "prompt", "task")
+    max_tokens = 64
+
+    def items(self, rows: list[dict[str, Any]]) -> list[Item]:
+        found = []
+        for number, row in enumerate(rows):
+            prompt = str(row["prompt"])
+            missing = [field for field in ("{context}", "{question}") if field not in prompt]
+            if missing:
+                raise BadData(f"{self.name}, row {number}: column prompt lacks {', '.join(missing)}")
+            texts = {
+                "{titles}": _joined(row["titles"], ", "),
+                "{context}": _joined(row["context"], "\n\n"),
+                "{question}": str(row["question"]),
+            }
+            # One pass, so that a text which happens to hold "{question}" is left as it is.
+            prompt = re.sub(r"\{(?:titles|context|question)\}", lambda field, t=texts: t[field[0]], prompt)
+            found.append(
+                Item(
+                    id=f"{self.name}-{row['id']}",
+                    turns=(prompt,),
+                    reference=str(row["answer"]),
+                    category=str(row["task"]),
+                )
+            )
+        return found
+
+    def decoding(self, item: Item) -> Decoding:  # noqa: ARG002 the protocol asks for the item
+        return Decoding(max_tokens=self.max_tokens)
+
+    def grade(self, item: Item, answers: tuple[str, ...]) -> float:
+        """Token F1 with the reference; 1 or 0 where the reference is that there is no answer."""
+        answer = after_thinking(answers[0]) if answers else ""
+        if refuses(item.reference):
+            return float(refuses(answer))
+        return 0.0 if refuses(answer) else token_f1(answer, item.reference)
