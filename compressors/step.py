@@ -85,18 +85,28 @@ class Step(BaseModel):
 
     step: str
     uses_data: ClassVar[bool] = False
-    continues: ClassVar[str | None] = None  # the integer field that may grow while work goes on from an earlier artifact
+    changes_weights: ClassVar[bool] = True  # False for steps that may follow quantization
+    code: ClassVar[
+        tuple[str, ...]
+    ] = ()  # modules, besides the step's own, that decide its result: part of every key
+    continues: ClassVar[str | None] = (
+        None  # the integer field that may grow while work goes on from an earlier artifact
+    )
 
     def check(self, shape: ModelShape, engine: EngineTraits) -> None:
-        """Raise `Infeasible` when this step makes no sense on `shape` or `engine`. Needs no weights, no GPU."""
+        """Raise `Infeasible` when this step makes no sense on `shape` or `engine`. Needs no weights."""
 
     def reshape(self, shape: ModelShape) -> ModelShape:
         """The shape that the next step will see."""
         return shape
 
-    def at(self, fraction: float) -> Self:
-        """This step as a rung pays for it; `fraction` in (0, 1]. Only steps whose cost can be scaled differ."""
+    def at(self, fraction: float) -> Self:  # noqa: ARG002 - for those that scale
+        """This step as a rung pays for it; `fraction` in (0, 1]. Only steps whose cost scales differ."""
         return self
+
+    def takes_data(self) -> bool:
+        """Whether this step, as configured, reads `context.data`, whose fingerprint is then in its key."""
+        return self.uses_data
 
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         """Read the model folder `source`, write the model folder `target` (exists, empty)."""
@@ -104,10 +114,13 @@ class Step(BaseModel):
 
         model, tokenizer = checkpoint.load(source, context.device)
         model = self.apply(model, tokenizer, context)
-        checkpoint.save(model, tokenizer, target)
+        checkpoint.save(model, tokenizer, target, files_from=source)
 
     def apply(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: StepContext
+        self,
+        model: PreTrainedModel,  # noqa: ARG002 - the contract
+        tokenizer: PreTrainedTokenizerBase,  # noqa: ARG002 - the contract
+        context: StepContext,  # noqa: ARG002 - the contract
     ) -> PreTrainedModel:
         """Change the loaded model. Steps that only edit files override `run` instead."""
         raise StepFault(f"step {self.step} does not work on a loaded model")

@@ -1,0 +1,145 @@
+"""Model folders in and out, in the form that transformers 4.57 and 5 and vLLM 0.14.1 and current read alike.
+
+Knows nothing of steps. Never runs code that comes with a model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressors.step import StepFault
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Names in an artifact's folder that are not part of the model handed over: training state (moments, fp32
+# master weights) and our own record. Whoever exports or copies a model leaves them behind.
+PRIVATE = ("training", "provenance.json")
+
+# Files that go along unchanged from a model to its compressed version. They are copied, not written anew:
+# transformers 5 saves tokenizers in a form that 4.57 reads differently.
+COMPANIONS = (
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "generation_config.json",
+    "*.jinja",
+    "LICENSE*",
+    "NOTICE*",
+)
+
+
+def load(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of `folder` in bf16 on `device`, in eval mode, and its tokenizer. Reads local files only."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=torch.bfloat16,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return torch.nn.Module.to(model, device).eval(), tokenizer
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    files_from: Path | None = None,
+) -> None:
+    """Write `model` to `folder` as bf16 safetensors, or in compressed form if llmcompressor quantized it.
+
+    `files_from` names the folder whose tokenizer, chat template and generation config are copied as they are;
+    without it the tokenizer is written by transformers (for steps that change it).
+    Raises `StepFault` naming the first tensor that holds NaN or Inf.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    refuse_nonfinite(model)
+    if getattr(model, "quantization_config", None) is None and model.dtype != torch.bfloat16:
+        torch.nn.Module.to(model, torch.bfloat16)
+    copied = files_from is not None and (files_from / "generation_config.json").is_file()
+    kept = model.generation_config
+    if copied:
+        # transformers refuses to save sampling settings it finds odd; the original file is copied below
+        model.generation_config = GenerationConfig()
+    with warnings.catch_warnings():
+        # llmcompressor saves through accelerate's hooks, whatever the size
+        warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
+        model.save_pretrained(str(folder))
+    model.generation_config = kept
+    if files_from is None:
+        tokenizer.save_pretrained(str(folder))
+    else:
+        copy_companions(files_from, folder)
+    (folder / "recipe.yaml").unlink(missing_ok=True)  # llmcompressor's own recipe; ours is in the provenance
+    write_config(model, folder)
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy tokenizer, template, generation config and licence files from one model folder to another."""
+    for pattern in COMPANIONS:
+        for path in sorted(source.glob(pattern)):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+
+
+def write_config(model: PreTrainedModel, folder: Path) -> None:
+    """Write `config.json` from the model's own config with the names that every reader knows.
+
+    The file that `save_pretrained` left behind is used for its `quantization_config` only: llmcompressor puts
+    the *source* folder's config there, which may describe another number of layers.
+    """
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    for name in ("_name_or_path", "quantization_config"):
+        config.pop(name, None)
+    if "quantization_config" in written:
+        config["quantization_config"] = written["quantization_config"]
+    config["architectures"] = written.get("architectures") or [type(model).__name__]
+    dump_config(config, folder)
+
+
+def dump_config(config: dict[str, Any], folder: Path) -> None:
+    """Write `config` with both the old and the new names of dtype and RoPE fields; check `layer_types`.
+
+    transformers 4.57 reads `rope_theta` and `rope_scaling` and silently falls back to theta 10000 without
+    them; transformers 5 reads `rope_parameters`.
+    Raises `StepFault` when `layer_types` does not fit the number of layers.
+    """
+    rope = config.get("rope_parameters")
+    if rope is None and "rope_theta" in config:  # written by transformers 4
+        rope = {
+            **(config.get("rope_scaling") or {"rope_type": "default"}),
+            "rope_theta": config["rope_theta"],
+        }
+        config["rope_parameters"] = rope
+    if rope is not None:
+        scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+        config["rope_theta"] = rope["rope_theta"]
+        config["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+    config["dtype"] = config["torch_dtype"] = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    kinds = config.get("layer_types")
+    if kinds is not None and len(kinds) != config["num_hidden_layers"]:
+        raise StepFault(f"config has {len(kinds)} layer_types for {config['num_hidden_layers']} layers")
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def refuse_nonfinite(model: PreTrainedModel) -> None:
+    """Raise `StepFault` naming the first weight that holds NaN or Inf."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+            raise StepFault(f"tensor {name} holds NaN or Inf")

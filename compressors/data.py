@@ -1,0 +1,147 @@
+"""Conversations: read, rendered, tokenized, what the assistant said marked. Knows nothing of models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressors.step import Conversations
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+COLUMN = "conversations"
+SENTINEL = "\ue000"  # a private-use character that no text holds
+
+Row = tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tokenized conversation: token ids, and for each whether the assistant said it."""
+
+    ids: tuple[int, ...]
+    answer: tuple[bool, ...]
+
+
+def read_conversations(path: Path, limit: int | None = None) -> Conversations:
+    """Read the column `conversations` (list of {role, content}) of a .jsonl, .json or .parquet file.
+
+    `limit` keeps the first rows only. Raises `ValueError` when the file is of another kind, lacks the column,
+    holds a row of another form, or has no rows.
+    """
+    rows: list[Row] = []
+    for number, record in enumerate(_records(path)):
+        if limit is not None and number >= limit:
+            break
+        rows.append(_row(record, path, number))
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    return conversations(rows)
+
+
+def conversations(rows: Iterable[Sequence[Mapping[str, str]]]) -> Conversations:
+    """Rows already in memory, with their fingerprint (sha256 of their canonical JSON)."""
+    frozen = tuple(tuple({"role": t["role"], "content": t["content"]} for t in row) for row in rows)
+    digest = hashlib.sha256()
+    for row in frozen:
+        digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8"))
+        digest.update(b"\n")
+    return Conversations(rows=frozen, fingerprint=digest.hexdigest())
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, row: Row, max_length: int) -> Sample:
+    """Render `row` through the chat template and tokenize it, cut to `max_length` tokens.
+
+    A turn's answer tokens are those of its content as rendered plus the end-of-turn token behind it (without
+    which a student never learns to stop). Where they lie is found by rendering once more with that content
+    replaced by a character no text holds: what both renderings share before and after is not the answer.
+    That works for templates that rewrite earlier turns, where prefixes of the conversation do not.
+    """
+    text, spans = _render(tokenizer, row)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"][:max_length], encoded["offset_mapping"][:max_length]
+    special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+    said = [any(start < b and a < end for start, end in spans) for a, b in offsets]
+    ends = [i > 0 and said[i - 1] and not said[i] and ids[i] in special for i in range(len(ids))]
+    answer = [content or end for content, end in zip(said, ends, strict=True)]
+    return Sample(ids=tuple(ids), answer=tuple(answer))
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[str, list[tuple[int, int]]]:
+    """The text of a row and the character spans of its assistant contents.
+
+    A tokenizer without a chat template gets the contents joined by newlines.
+    """
+    if not tokenizer.chat_template:
+        return _plain(row)
+    text = _apply(tokenizer, row)
+    spans = []
+    for index, turn in enumerate(row):
+        if turn["role"] != "assistant" or not turn["content"]:
+            continue
+        marked = (*row[:index], {"role": "assistant", "content": SENTINEL}, *row[index + 1 :])
+        before, found, after = _apply(tokenizer, marked).partition(SENTINEL)
+        if found and text.startswith(before) and text.endswith(after):
+            spans.append((len(before), len(text) - len(after)))
+    return text, spans
+
+
+def _apply(tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
+    return str(tokenizer.apply_chat_template(list(row), tokenize=False))
+
+
+def _plain(row: Row) -> tuple[str, list[tuple[int, int]]]:
+    text, spans = "", []
+    for turn in row:
+        if turn["role"] == "assistant":
+            spans.append((len(text), len(text) + len(turn["content"])))
+        text += turn["content"] + "\n"
+    return text, spans
+
+
+def _row(record: Any, path: Path, number: int) -> Row:
+    turns = record.get(COLUMN) if isinstance(record, Mapping) else None
+    if turns is None:
+        have = ", ".join(sorted(record)) if isinstance(record, Mapping) else type(record).__name__
+        raise ValueError(f"{path} row {number + 1} has no column '{COLUMN}' (it has: {have})")
+    good = isinstance(turns, list) and turns
+    if not good or not all(isinstance(t, Mapping) and {"role", "content"} <= set(t) for t in turns):
+        raise ValueError(f"{path} row {number + 1}: '{COLUMN}' must be a list of {{role, content}}")
+    return tuple({"role": str(t["role"]), "content": str(t["content"])} for t in turns)
+
+
+def _records(path: Path) -> Iterable[Any]:
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    if path.suffix == ".jsonl":
+        return _lines(path)
+    if path.suffix == ".json":
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(loaded, list):
+            raise ValueError(f"{path} must hold a list of rows")
+        return loaded
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        have = parquet.read_schema(path).names
+        if COLUMN not in have:
+            raise ValueError(f"{path} has no column '{COLUMN}' (it has: {', '.join(have)})")
+        rows: list[Any] = parquet.read_table(path, columns=[COLUMN]).to_pylist()
+        return rows
+    raise ValueError(f"{path} is neither .jsonl, .json nor .parquet")
+
+
+def _lines(path: Path) -> Iterable[Any]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            if not line.strip():
+                continue
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path} line {number + 1} is not JSON: {error}") from None

@@ -1,0 +1,73 @@
+"""What a model looks like and whether a recipe fits it, from `config.json` alone: no weights, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compressors.step import EngineTraits, Infeasible, ModelShape, Step
+
+ARCHITECTURES = ("Exaone4ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+# compressed-tensors' names of storage formats, and the scheme each stands for among those made here
+FORMATS = {"int-quantized": "W8A8", "pack-quantized": "W4A16", "float-quantized": "FP8_DYNAMIC"}
+
+
+def read_shape(folder: Path) -> ModelShape:
+    """The shape of the model in `folder`.
+
+    Raises `Infeasible` for an architecture that is not one of `ARCHITECTURES`, `ValueError` when the folder
+    has no readable `config.json` or the config lacks a size.
+    """
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a model folder: it has no config.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    named = config.get("architectures") or []
+    architecture = named[0] if named else config.get("model_type", "unnamed")
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise Infeasible(f"architecture {architecture} is not supported; supported are {known}")
+    try:
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        return ModelShape(
+            architecture=architecture,
+            layers=config["num_hidden_layers"],
+            hidden=hidden,
+            ffn=config["intermediate_size"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or hidden // heads,
+            vocab=config["vocab_size"],
+            tied=config.get("tie_word_embeddings", False),
+            max_positions=config["max_position_embeddings"],
+            quantized=_quantized(config),
+        )
+    except KeyError as missing:
+        raise ValueError(f"{path} does not state {missing}") from None
+
+
+def check_recipe(steps: Sequence[Step], shape: ModelShape, engine: EngineTraits) -> ModelShape:
+    """Walk `steps` from a model of `shape` towards `engine`; return the shape of the result.
+
+    Raises `Infeasible` with the first step that does not fit, in one line.
+    """
+    for step in steps:
+        if shape.quantized is not None and step.changes_weights:
+            raise Infeasible(f"quantized weights cannot be changed by {step.step}")
+        step.check(shape, engine)
+        shape = step.reshape(shape)
+    return shape
+
+
+def _quantized(config: dict[str, Any]) -> str | None:
+    quantization = config.get("quantization_config")
+    if not quantization:
+        return None
+    stored = quantization.get("format") or quantization.get("quant_method") or "unknown"
+    return FORMATS.get(stored, stored)

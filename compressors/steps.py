@@ -1,0 +1,56 @@
+"""All steps, one line each, and how a plain dict becomes one. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from compressors.context import Context
+from compressors.depth import DropLayers
+from compressors.quantize import Quantize
+from compressors.step import Step
+
+_Any = DropLayers | Quantize | Context
+
+STEPS: tuple[type[Step], ...] = get_args(_Any)
+AnyStep = Annotated[_Any, Field(discriminator="step")]
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyStep)
+
+
+def step_names() -> tuple[str, ...]:
+    """The names of all steps, in the order of `STEPS`."""
+    return tuple(kind.model_fields["step"].default for kind in STEPS)
+
+
+def parse_step(fields: Mapping[str, Any]) -> Step:
+    """A step from a plain dict such as `{"step": "drop_layers", "count": 2}`.
+
+    Raises `ValueError` in one line that names the known steps, or the step, field and value at fault.
+    """
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"a step must be a mapping with the field 'step', not {fields!r}")
+    name = fields.get("step")
+    if name not in step_names():
+        said = "has no field 'step'" if name is None else f"'{name}' is unknown"
+        raise ValueError(f"step {said}; known steps are {', '.join(step_names())}")
+    try:
+        step: Step = _ADAPTER.validate_python(dict(fields))
+    except ValidationError as error:
+        raise ValueError("; ".join(_complaints(str(name), error))) from None
+    return step
+
+
+def _complaints(name: str, error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors():
+        field = ".".join(str(part) for part in fault["loc"][1:])  # the first part is the discriminator
+        if fault["type"] == "missing":
+            lines.append(f"step {name}: field {field} is missing")
+        elif fault["type"] == "extra_forbidden":
+            lines.append(f"step {name} has no field {field} (value {fault['input']!r})")
+        else:
+            lines.append(f"step {name}: field {field} = {fault['input']!r}: {fault['msg']}")
+    return lines

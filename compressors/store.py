@@ -1,0 +1,175 @@
+"""Where artifacts live. An artifact is either whole or absent; no key is built by two processes at once.
+
+Layout: `artifacts/<key>/`, `locks/<key>.lock`, `drafts/<name>/` beside `drafts/<name>.lock` (held while its
+writer lives), `families/<family>/<value>` (a key), `infeasible/<key>.json`.
+All on one file system that knows flock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from compressors.artifact import PROVENANCE, Artifact, FileRecord, Provenance, file_sha256
+
+
+class Store:
+    """Artifacts under `root`, which is created. Leftovers of dead writers are removed on opening."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for part in ("artifacts", "locks", "drafts", "families", "infeasible"):
+            (root / part).mkdir(parents=True, exist_ok=True)
+        self.clean()
+
+    def get(self, key: str) -> Artifact | None:
+        """The artifact of that key if all its files are there in their sizes; contents are not read."""
+        folder = self._folder(key)
+        try:
+            text = (folder / PROVENANCE).read_text(encoding="utf-8")
+            provenance = Provenance.model_validate_json(text)
+        except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+            return None  # absent, or cut short: both mean that it must be built
+        for name, record in provenance.files.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != record.size:
+                return None
+        return Artifact(key=key, folder=folder, provenance=provenance) if provenance.key == key else None
+
+    def verify(self, key: str) -> bool:
+        """Whether every byte of the artifact is as it was written. A damaged one is discarded."""
+        artifact = self.get(key)
+        if artifact is not None and artifact.provenance is not None:
+            files = artifact.provenance.files
+            if all(file_sha256(artifact.folder / name) == record.sha256 for name, record in files.items()):
+                return True
+        self._discard(key)
+        return False
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Hold `key` alone among all processes; waits. Released by the system when the holder dies."""
+        with (self.root / "locks" / f"{key}.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """An empty folder to write an artifact in; it vanishes at the end unless `put` took it."""
+        while True:
+            name = uuid.uuid4().hex
+            guard = self.root / "drafts" / f"{name}.lock"
+            with guard.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not guard.exists():  # a cleaner came between open and flock
+                    continue
+                folder = self.root / "drafts" / name
+                folder.mkdir()
+                try:
+                    yield folder
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    guard.unlink(missing_ok=True)
+                return
+
+    def put(self, draft: Path, provenance: Provenance) -> Artifact:
+        """Make the folder `draft` the artifact `provenance.key`; `provenance.files` is filled in here.
+
+        Every file is checksummed and fsynced before one rename makes the artifact visible. A whole artifact
+        that is there already is kept; a damaged one is replaced.
+        """
+        key = provenance.key
+        files = {}
+        for path in sorted(draft.rglob("*")):
+            if path.is_file():
+                files[path.relative_to(draft).as_posix()] = FileRecord(
+                    size=path.stat().st_size, sha256=file_sha256(path)
+                )
+                _fsync(path)
+        record = provenance.model_copy(update={"files": files})
+        (draft / PROVENANCE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _fsync(draft / PROVENANCE)
+        for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
+            _fsync(folder)
+        present = self.get(key)
+        if present is not None:
+            return present
+        self._discard(key)
+        draft.rename(self._folder(key))
+        _fsync(self.root / "artifacts")
+        return Artifact(key=key, folder=self._folder(key), provenance=record)
+
+    def clean(self) -> int:
+        """Remove the drafts of writers that died; returns how many."""
+        removed = 0
+        for guard in (self.root / "drafts").glob("*.lock"):
+            try:
+                with guard.open("a") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(guard.with_suffix(""), ignore_errors=True)
+                    guard.unlink(missing_ok=True)
+                    removed += 1
+            except BlockingIOError:
+                continue  # its writer lives
+        return removed
+
+    def enter_family(self, family: str, value: int, key: str) -> None:
+        """Note that the artifact `key` has paid `value` of the continued field."""
+        folder = self.root / "families" / family
+        folder.mkdir(exist_ok=True)
+        _write(folder / f"{value:018d}", key)
+
+    def largest_below(self, family: str, value: int) -> Artifact | None:
+        """The artifact of `family` that has paid most, but less than `value`; None without one."""
+        for path in sorted((self.root / "families" / family).glob("[0-9]*"), reverse=True):
+            if int(path.name) < value:
+                artifact = self.get(path.read_text(encoding="utf-8"))
+                if artifact is not None:
+                    return artifact
+        return None
+
+    def refusal(self, key: str) -> str | None:
+        """Why this key is infeasible, if a step said so before."""
+        try:
+            text = (self.root / "infeasible" / f"{key}.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return str(json.loads(text)["reason"])
+
+    def remember_refusal(self, key: str, reason: str) -> None:
+        """Remember a deterministic refusal. Faults are never remembered."""
+        _write(self.root / "infeasible" / f"{key}.json", json.dumps({"reason": reason}, ensure_ascii=False))
+
+    def _folder(self, key: str) -> Path:
+        return self.root / "artifacts" / key
+
+    def _discard(self, key: str) -> None:
+        """Take an artifact away in one rename, so that nobody sees half of one, then delete it."""
+        with self.draft() as aside:
+            try:
+                self._folder(key).rename(aside / key)
+            except FileNotFoundError:
+                return
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    aside.write_text(text, encoding="utf-8")
+    _fsync(aside)
+    aside.replace(path)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
