@@ -1,0 +1,31 @@
+"""Which files of a model folder are the model. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+NAMES = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "chat_template.jinja",
+    }
+)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of this name belongs to what is handed over: weights, configs, tokenizer; never code or pickles."""
+    return name in NAMES or name.endswith(".safetensors")
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The model's files in `folder`, sorted by name; training state and provenance are not among them."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_model_file(path.name))

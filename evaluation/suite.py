@@ -1,0 +1,93 @@
+"""What a model is asked: benchmarks with their items, cut into nested slices so that a rung only adds to the last.
+
+Knows nothing of engines or answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks.base import BadData, Benchmark, Item, read_rows
+from evaluation.benchmarks.likeness import Likeness
+
+
+T = TypeVar("T")
+
+
+class SuiteSpec(BaseModel):
+    """Where the questions come from. Paths are files of rows (.jsonl, .json or .parquet)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmarks: dict[str, str] = Field(default_factory=dict, description="benchmark name to the file of its rows")
+    prompts: str | None = Field(None, description="unlabelled prompts (column prompt), answered as the base does")
+    heldout: str | None = Field(None, description="texts (column text) on which predictions are compared with the base")
+    limit: int | None = Field(None, description="items per benchmark at most", gt=0)
+    heldout_tokens: int = Field(512, description="tokens of each held-out text that are looked at", gt=1)
+
+
+class Slice(BaseModel):
+    """The items of one benchmark that a rung adds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    benchmark: str
+    rung: int
+    items: tuple[Item, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256("".join(item.model_dump_json() for item in self.items).encode()).hexdigest()[:32]
+
+
+class Suite:
+    """All benchmarks of a run. `fractions` are the rungs' shares of the items, rising to 1."""
+
+    def __init__(self, spec: SuiteSpec, fractions: Sequence[float]) -> None:
+        self.spec = spec
+        self.fractions = tuple(fractions)
+        self.graders: dict[str, Benchmark] = {}
+        self.slices: list[Slice] = []
+        self.texts: list[tuple[str, ...]] = []  # held-out texts that each rung adds
+        known: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+        for name, path in spec.benchmarks.items():
+            if name not in known:
+                raise BadData(f"unknown benchmark {name}; known: {', '.join(sorted(known))}")
+            self._add(known[name], Path(path))
+        if spec.prompts is not None:
+            self._add(Likeness(), Path(spec.prompts))
+        if spec.heldout is not None:
+            rows = read_rows(Path(spec.heldout), ("text",))
+            texts = [row["text"] for row in rows if row["text"].strip()]
+            self.texts = [tuple(part) for part in self._nested(texts)]
+        if not self.graders and not self.texts:
+            raise BadData("nothing to evaluate: the suite names no benchmark, no prompts and no held-out text")
+
+    def up_to(self, rung: int) -> list[Slice]:
+        """Every slice that a model at `rung` has answered, in a fixed order."""
+        return [part for part in self.slices if part.rung <= rung and part.items]
+
+    def texts_up_to(self, rung: int) -> list[tuple[int, tuple[str, ...]]]:
+        """(rung, texts) for every part of the held-out text up to `rung`."""
+        return [(number, texts) for number, texts in enumerate(self.texts) if number <= rung and texts]
+
+    def _add(self, benchmark: Benchmark, path: Path) -> None:
+        items = benchmark.items(read_rows(path, benchmark.columns))
+        # Spread over the file, the same in every run: published files are sorted by subject.
+        items.sort(key=lambda item: hashlib.sha256(item.id.encode()).hexdigest())
+        if self.spec.limit is not None:
+            items = items[: self.spec.limit]
+        self.graders[benchmark.name] = benchmark
+        for rung, part in enumerate(self._nested(items)):
+            self.slices.append(Slice(benchmark=benchmark.name, rung=rung, items=tuple(part)))
+
+    def _nested(self, things: list[T]) -> list[list[T]]:
+        ends = [math.ceil(len(things) * fraction) for fraction in self.fractions]
+        return [things[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]

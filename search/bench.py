@@ -1,0 +1,138 @@
+"""The work of one rung: build the recipe's artifact, measure it beside the base, and say so in one ledger line.
+
+Knows nothing of Ray, of schedulers or of other trials. Holds a warm engine between recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compressors.artifact import Artifact, base_artifact
+from compressors.build import Stage, build
+from compressors.files import model_files
+from compressors.data import read_conversations
+from compressors.shape import check_recipe, read_shape
+from compressors.step import Conversations, EngineTraits, say_nothing
+from compressors.store import Store
+from evaluation.answers import AnswerStore
+from evaluation.engine import SCHEMES, Engine, EngineSettings
+from evaluation.measure import Measurement, Measurer, Subject
+from evaluation.score import Score, score
+from evaluation.suite import Suite
+from search.job import Job
+from search.recipe import Recipe
+
+
+class Bench:
+    """Builds and measures recipes of one job. Close it: it owns an engine process."""
+
+    def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing) -> None:
+        self.job = job
+        self.progress = progress
+        self.store = Store(job.store)
+        settings = EngineSettings(max_model_len=job.space.max_model_len)
+        self.engine = Engine(settings, job.run / "logs" / "engine.log")
+        suite = Suite(job.space.evaluation, [rung.items for rung in job.space.rungs])
+        self.measurer = Measurer(
+            self.engine, suite, AnswerStore(job.run / "answers"), job.space.passes, job.space.thinking
+        )
+        self.base = Subject(key=job.base_key, folder=job.base)
+        self._data: Conversations | None = None
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.engine.close()
+
+    @property
+    def data(self) -> Conversations:
+        if self._data is None:
+            self._data = read_conversations(Path(self.job.space.calibration))
+        return self._data
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise `Infeasible` when the recipe makes no sense for this base or engine. Starts nothing."""
+        check_recipe(recipe.steps, read_shape(self.job.base), traits(self.job.device))
+
+    def rung(self, recipe: Recipe, number: int) -> dict[str, Any]:
+        """Bring `recipe` to rung `number` and return its ledger line, without the trial's name and the time.
+
+        Raises `Infeasible`, `StepFault` or `EngineFault`.
+        """
+        self.check(recipe)
+        fidelity = self.job.space.rungs[number]
+        built = build(
+            recipe.at(fidelity.tokens).steps,
+            self.job.base,
+            self.store,
+            self.data,
+            device=self.job.device,
+            progress=self.progress,
+            seed=self.job.seed,
+        )
+        measured, result = self.measure(built.artifact, number)
+        return {
+            "event": "rung",
+            "recipe": recipe.to_list(),
+            "recipe_hash": recipe.hash,
+            "rung": number,
+            "fidelity": fidelity.model_dump(),
+            **result.model_dump(),
+            "benchmarks": {
+                name: {
+                    "value": figures.value,
+                    "n": len(figures.grades),
+                    "tokens": figures.tokens,
+                    "seconds": figures.seconds,
+                    **figures.details,
+                }
+                for name, figures in measured.benchmarks.items()
+            },
+            "artifact": built.artifact.key,
+            "size_bytes": size_of(built.artifact),
+            "stages": [_stage_line(stage) for stage in built.stages],
+            "engine": measured.engine,
+            "device": measured.device,
+            "kernels": measured.kernels,
+        }
+
+    def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Score]:
+        """Measure `artifact` and, beside it where the rung is the last, the base's speed anew."""
+        subject = Subject(key=artifact.key, folder=artifact.folder)
+        self.progress(f"measuring {artifact.key}")
+        measured = self.measurer.measure(subject, number, self.base)
+        # A machine's mood changes over a search; where it decides, the base is timed next to the candidate.
+        beside = artifact.key if number == self.job.last_rung and artifact.key != self.base.key else ""
+        baseline = self.measurer.measure(self.base, number, self.base, retime=beside)
+        return measured, score(measured, baseline, seed=self.job.seed)
+
+
+def traits(device: str) -> EngineTraits:
+    """What the project's own engine serves on `device`."""
+    return EngineTraits(name=f"vLLM on {device}", device=device, schemes=SCHEMES[device])
+
+
+def size_of(artifact: Artifact) -> int:
+    """Bytes of the files that would be handed over."""
+    return sum(path.stat().st_size for path in model_files(artifact.folder))
+
+
+def base_of(folder: Path) -> Artifact:
+    """The base model as an artifact."""
+    return base_artifact(folder)
+
+
+def _stage_line(stage: Stage) -> dict[str, Any]:
+    return {
+        "step": stage.step.step,
+        "key": stage.key,
+        "cached": stage.cached,
+        "seconds": round(stage.seconds, 3),
+        "peak_gpu_bytes": stage.peak_gpu_bytes,
+    }

@@ -1,0 +1,142 @@
+"""A search from start to end: Ray Tune runs trials, every result goes to the ledger first, then to people.
+
+Knows nothing of models. `search` and `resume` are the same work; only the ledger they start from differs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cluster.resources import trial_resources
+from search.errors import BadInput, RunFailed
+from search.job import Job
+from search.ledger import Ledger, TrialRecord, trials_of
+from search.recipe import Recipe
+from search.watch import Watch
+from search.wandb_log import WandbLog
+
+
+def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
+    """Search until the budget is spent, going on from what the ledger holds. Returns every trial."""
+    ledger = Ledger(job.run / "ledger.jsonl")
+    with _only_driver(job.run), Watch(job.trials, len(job.space.rungs), quiet) as watch:
+        records = trials_of(ledger.read())
+        wandb_log = WandbLog(job.run / "wandb", job.run.name, watch.say)
+        try:
+            _tune(job, Scribe(ledger, records, watch, wandb_log), records, address)
+        finally:
+            wandb_log.close()
+    trials = list(trials_of(ledger.read()).values())
+    if not trials:
+        raise RunFailed(f"no trial came to an end; see {job.run / 'logs'}")
+    return trials
+
+
+class Scribe:
+    """Turns Tune's news into ledger lines, exactly one for each rung and each end."""
+
+    def __init__(
+        self, ledger: Ledger, records: dict[str, TrialRecord], watch: Watch, wandb_log: WandbLog
+    ) -> None:
+        self.ledger = ledger
+        self.watch = watch
+        self.wandb_log = wandb_log
+        self.written = {(name, rung) for name, record in records.items() for rung in record.rungs}
+        self.ended = {name for name, record in records.items() if record.end is not None}
+
+    def result(self, result: dict[str, Any]) -> None:
+        if not result["event"]:
+            return
+        line = json.loads(result["event"])
+        if (line["trial"], line["rung"]) in self.written:  # told again by a resumed trial
+            return
+        self.written.add((line["trial"], line["rung"]))
+        self.ledger.append(line)
+        self.watch.rung(line)
+        self.wandb_log.rung(line)
+
+    def end(self, name: str, recipe: list[dict[str, Any]], status: str, reason: str) -> None:
+        if name in self.ended:
+            return
+        self.ended.add(name)
+        self.ledger.append(
+            {"event": "end", "trial": name, "recipe": recipe, "status": status, "reason": reason}
+        )
+        self.watch.ended(name, Recipe.of(recipe), status, reason)
+        self.wandb_log.ended(name, recipe, status, reason)
+
+
+def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: str | None) -> None:
+    import ray
+    from ray import tune
+    from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+
+    from search.scheduler import RungScheduler
+    from search.searchers import RecipeSampler, RecipeSearcher
+    from search.trial import Trial
+    from search.tune_news import TuneNews
+
+    _start_ray(address)
+    scores = [(name, rung, line["score"]) for name, one in records.items() for rung, line in one.rungs.items()]
+    open_trials = {name for name, one in records.items() if one.end is None}
+    history = {name: one.rungs for name, one in records.items() if name in open_trials}
+    trainable = tune.with_parameters(Trial, job=job, history=history)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, trial_resources(job.device)),
+        tune_config=TuneConfig(
+            search_alg=RecipeSearcher(RecipeSampler(job.space, job.seed), job.trials, list(records.values())),
+            # Rungs of open trials are told again when those trials resume, so only ended ones are given here.
+            scheduler=RungScheduler(
+                job.space.eta, job.last_rung, [one for one in scores if one[0] not in open_trials]
+            ),
+            num_samples=-1,
+            reuse_actors=True,
+            time_budget_s=job.hours * 3600 if job.hours else None,
+        ),
+        run_config=RunConfig(
+            name="tune",
+            storage_path=str(job.run),
+            callbacks=[TuneNews(scribe)],
+            failure_config=FailureConfig(max_failures=1),
+            checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        ray.shutdown()
+
+
+def _start_ray(address: str | None) -> None:
+    import logging
+
+    import ray
+
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        ray.init(address=address, **common)
+    else:
+        ray.init(include_dashboard=False, **common)
+
+
+@contextlib.contextmanager
+def _only_driver(run: Path) -> Iterator[None]:
+    """Two drivers in one run folder would write one ledger: the second is refused."""
+    with (run / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            raise BadInput(f"another squeeze works in {run}: wait for it, or end it first") from fault
+        yield
+

@@ -1,0 +1,103 @@
+"""The ledger: one JSON line an event, appended and fsynced. What stands here is true; everything else is read from it.
+
+Events: `rung` (a trial finished a rung), `end` (a trial's status and reason), `baseline` is part of each rung line.
+One writer, the driver; readers tolerate a last line cut off by a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from search.errors import BadInput
+
+FINISHED, STOPPED, INFEASIBLE, FAILED = "finished", "stopped", "infeasible", "failed"
+
+
+class Ledger:
+    """Append to and read `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Write one line and see it on the disk before returning."""
+        line = json.dumps(event | {"time": datetime.now(UTC).isoformat(timespec="seconds")}, ensure_ascii=False)
+        self._end_cut_line()
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(line + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole events. Raises `BadInput` when a line in the middle is not JSON."""
+        if not self.path.exists():
+            return []
+        events = []
+        lines = self.path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                events.append(json.loads(line))
+            except ValueError as fault:
+                if number == len(lines):
+                    break  # the writer died while writing it: that event did not happen
+                raise BadInput(f"{self.path}, line {number} is not JSON: the ledger was edited or damaged") from fault
+        return events
+
+    def _end_cut_line(self) -> None:
+        """Drop a half-written last line, so that the next event starts on a line of its own."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with self.path.open("r+b") as out:
+                out.truncate(content.rfind(b"\n") + 1)
+
+
+class TrialRecord:
+    """All that the ledger says of one trial."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rungs: dict[int, dict[str, Any]] = {}
+        self.end: dict[str, Any] | None = None
+
+    @property
+    def recipe(self) -> list[dict[str, Any]]:
+        """The recipe as plain steps."""
+        if self.end is not None:
+            return list(self.end["recipe"])
+        return list(self.rungs[max(self.rungs)]["recipe"])
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The line of the highest finished rung."""
+        return self.rungs[max(self.rungs)] if self.rungs else None
+
+    @property
+    def status(self) -> str:
+        return str(self.end["status"]) if self.end is not None else "running"
+
+
+def trials_of(events: Iterable[dict[str, Any]]) -> dict[str, TrialRecord]:
+    """Events gathered by trial, in the order in which trials first appear."""
+    trials: dict[str, TrialRecord] = {}
+    for event in events:
+        trial = trials.setdefault(event["trial"], TrialRecord(event["trial"]))
+        if event["event"] == "rung":
+            trial.rungs[event["rung"]] = event
+        elif event["event"] == "end":
+            trial.end = event
+    return trials
+
+
+def ranked(trials: Iterable[TrialRecord], last_rung: int) -> list[TrialRecord]:
+    """Trials measured in full, best score first: what was stopped early is not compared with what was not."""
+    full = [trial for trial in trials if last_rung in trial.rungs and trial.status in {FINISHED, STOPPED}]
+    return sorted(full, key=lambda trial: -float(trial.rungs[last_rung]["score"]))

@@ -1,0 +1,29 @@
+"""Rungs: how much a trial pays before it is judged. Each continues the one before, none repeats it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Rung(BaseModel):
+    """One level of effort, as shares of the whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    items: float = Field(description="share of each benchmark's items answered by now", gt=0, le=1)
+    tokens: float = Field(description="share of each recipe's training tokens spent by now", gt=0, le=1)
+
+
+DEFAULT_RUNGS = (Rung(items=0.1, tokens=0.1), Rung(items=0.34, tokens=0.34), Rung(items=1.0, tokens=1.0))
+
+
+def check_rungs(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
+    """Raise `ValueError` unless shares never fall and the last rung is everything."""
+    if not rungs:
+        raise ValueError("no rungs: at least one is needed")
+    for before, after in zip(rungs, rungs[1:], strict=False):
+        if after.items < before.items or after.tokens < before.tokens:
+            raise ValueError(f"rungs must rise: {after.items:g}/{after.tokens:g} follows {before.items:g}/{before.tokens:g}")
+    if (rungs[-1].items, rungs[-1].tokens) != (1.0, 1.0):
+        raise ValueError("the last rung must have items 1.0 and tokens 1.0: only a full measurement may win")
+    return rungs

@@ -1,0 +1,129 @@
+"""Which recipe to try next: Optuna's TPE over a space, known-good recipes first, no recipe twice.
+
+Knows nothing of rungs beyond this: a score from a lower rung is told as such only when the trial ended there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from ray.tune.search import Searcher
+
+from search.ledger import FAILED, TrialRecord
+from search.recipe import Recipe
+from search.space import Space
+
+ATTEMPTS = 200  # draws that may repeat or be refused before the space counts as used up
+
+
+class RecipeSampler:
+    """Proposes recipes and learns from their scores; without Ray, so that it can be replayed and tested."""
+
+    def __init__(self, space: Space, seed: int = 0) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Multivariate: what quantization costs depends on what was pruned. Few start-up trials: seeds are given.
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, n_startup_trials=6, seed=seed, constant_liar=True, warn_independent_sampling=False
+        )
+        self.space = space
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.seeds = list(space.seed_recipes())
+        self.asked: dict[str, optuna.trial.Trial] = {}
+        self.tried: set[str] = set()
+
+    def propose(self) -> Recipe | None:
+        """A recipe not tried before, or None when none is left."""
+        while self.seeds:
+            seed = self.seeds.pop(0)
+            if seed.hash not in self.tried:
+                self.study.enqueue_trial(self.space.params_of(seed))
+                return self._ask()[0]
+        for _ in range(ATTEMPTS):
+            recipe, draw = self._ask(note=False)
+            if recipe.hash not in self.tried:
+                return self._note(recipe, draw)
+            # A repeat teaches nothing: leave it out of the study.
+            self.study.tell(draw, state=optuna.trial.TrialState.FAIL)
+        return None
+
+    def tell(self, recipe: Recipe, score: float | None) -> None:
+        """The score with which a recipe ended; None when it failed, which says nothing of the recipe."""
+        self.tried.add(recipe.hash)
+        draw = self.asked.pop(recipe.hash, None)
+        if draw is None:  # from an earlier sitting
+            self.study.enqueue_trial(self.space.params_of(recipe))
+            _, draw = self._ask(note=False)
+        if score is None:
+            self.study.tell(draw, state=optuna.trial.TrialState.FAIL)
+        else:
+            self.study.tell(draw, score)
+
+    def _ask(self, note: bool = True) -> tuple[Recipe, optuna.trial.Trial]:
+        draw = self.study.ask()
+        recipe = self.space.sample(draw)
+        if note:
+            self._note(recipe, draw)
+        return recipe, draw
+
+    def _note(self, recipe: Recipe, draw: optuna.trial.Trial) -> Recipe:
+        self.tried.add(recipe.hash)
+        self.asked[recipe.hash] = draw
+        return recipe
+
+
+class RecipeSearcher(Searcher):
+    """RecipeSampler as Ray Tune's searcher. Trials are named t000, t001, ... across sittings."""
+
+    def __init__(self, sampler: RecipeSampler, budget: int, history: Sequence[TrialRecord] = ()) -> None:
+        super().__init__(metric="score", mode="max")
+        self.sampler = sampler
+        self.budget = budget
+        self.running: dict[str, Recipe] = {}
+        self.unfinished: list[tuple[str, Recipe]] = []
+        self.count = 0
+        for record in history:
+            recipe = Recipe.of(record.recipe)
+            self.count = max(self.count, int(record.name[1:]) + 1)
+            if record.end is None:
+                self.unfinished.append((record.name, recipe))
+                self.sampler.tried.add(recipe.hash)
+            else:
+                self.sampler.tell(recipe, final_score(record))
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.unfinished:
+            name, recipe = self.unfinished.pop(0)
+        elif self.count >= self.budget:
+            return Searcher.FINISHED
+        else:
+            proposed = self.sampler.propose()
+            if proposed is None:
+                return Searcher.FINISHED
+            name, recipe = f"t{self.count:03d}", proposed
+            self.count += 1
+        self.running[trial_id] = recipe
+        return {"name": name, "recipe": recipe.to_list()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        recipe = self.running.pop(trial_id, None)
+        if recipe is None:
+            return
+        failed = error or result is None or result["status"] == FAILED
+        self.sampler.tell(recipe, None if failed or result is None else float(result["score"]))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed search rebuilds its searcher from the ledger."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+def final_score(record: TrialRecord) -> float | None:
+    """What the searcher learns from a trial that ended: its last score, 0 when infeasible, None when it failed."""
+    if record.status == FAILED:
+        return None
+    return float(record.last["score"]) if record.last is not None else 0.0
+
+

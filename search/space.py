@@ -1,0 +1,271 @@
+"""The space of recipes, read from YAML and checked before anything runs.
+
+    steps:                      # applied in this order
+      - step: drop_layers
+        optional: true          # with and without it
+        count: [1, 2, 3]        # a list is a choice
+      - step: distill
+        optional: true
+        lr: {low: 1.0e-4, high: 1.0e-3, log: true}   # a range
+        tokens: 200000          # a plain value is fixed; {fixed: [..]} where the value itself is a list
+    seeds:                      # recipes known to be good, tried first
+      - [{step: quantize, scheme: W8A8}]
+
+Knows nothing of searchers: `sample` draws through any object with Optuna's suggest methods.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from compressors.step import Step
+from compressors.steps import STEPS
+from evaluation.suite import SuiteSpec
+from search.errors import BadInput
+from search.recipe import Recipe
+from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
+
+PRESETS = Path(__file__).with_name("presets")
+REFERENCE = "reference:"  # prefix of a path inside evaluation/reference
+
+
+class Suggests(Protocol):
+    """The part of optuna.Trial that a space draws with."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+
+class Range(BaseModel):
+    """Numbers between two ends, both included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: int | float
+    high: int | float
+    step: int = 1
+    log: bool = False
+
+
+class StepSpace(BaseModel):
+    """One step of the order, with what may vary in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: str
+    optional: bool = False
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    choices: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    ranges: dict[str, Range] = Field(default_factory=dict)
+
+
+class Space(BaseModel):
+    """Everything a search needs to know besides the base model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = ""
+    steps: tuple[StepSpace, ...]
+    seeds: tuple[tuple[dict[str, Any], ...], ...] = Field((), description="recipes tried first, in this order")
+    evaluation: SuiteSpec
+    calibration: str = Field(description="chat rows for calibration and recovery (column conversations)")
+    rungs: tuple[Rung, ...] = DEFAULT_RUNGS
+    eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
+    passes: int = Field(3, ge=1, description="timed passes over each slice of items")
+    trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
+    max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
+    thinking: bool = Field(False, description="let the chat template open a thinking block")
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _read_steps(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or not value:
+            raise ValueError("steps: a list of at least one step is needed")
+        return [_read_step(one) for one in value]
+
+    @field_validator("rungs")
+    @classmethod
+    def _rising(cls, value: tuple[Rung, ...]) -> tuple[Rung, ...]:
+        return check_rungs(value)
+
+    def sample(self, draw: Suggests) -> Recipe:
+        """Draw one recipe."""
+        chosen = []
+        for number, space in enumerate(self.steps):
+            name = self._name(number)
+            if space.optional and not draw.suggest_categorical(f"{name}.use", [False, True]):
+                continue
+            fields = dict(space.fixed)
+            for field, choices in space.choices.items():
+                fields[field] = draw.suggest_categorical(f"{name}.{field}", list(choices))
+            for field, ends in space.ranges.items():
+                fields[field] = _draw_range(draw, f"{name}.{field}", ends)
+            chosen.append({"step": space.step, **fields})
+        return Recipe.of(chosen)
+
+    def params_of(self, recipe: Recipe) -> dict[str, Any]:
+        """The draws that give `recipe`. Raises `BadInput` when the space does not hold it."""
+        params: dict[str, Any] = {}
+        left = list(recipe.steps)
+        for number, space in enumerate(self.steps):
+            name = self._name(number)
+            step = left[0] if left and left[0].step == space.step else None
+            if space.optional:
+                params[f"{name}.use"] = step is not None
+            if step is None:
+                continue
+            left.pop(0)
+            for field in (*space.choices, *space.ranges):
+                params[f"{name}.{field}"] = getattr(step, field)
+        drawn = self.sample(_Replay(params))
+        if drawn != recipe:
+            raise BadInput(f"the recipe {recipe} lies outside the space (nearest in it: {drawn})")
+        return params
+
+    def seed_recipes(self) -> list[Recipe]:
+        return [Recipe.of(seed) for seed in self.seeds]
+
+    def _name(self, number: int) -> str:
+        same = [other for other in self.steps[:number] if other.step == self.steps[number].step]
+        return self.steps[number].step + (str(len(same) + 1) if same else "")
+
+
+class _Replay:
+    """Answers suggestions from a dict, as far as it holds them."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        value = self.params.get(name, choices[0])
+        return value if value in choices else choices[0]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        value = int(self.params.get(name, low))
+        return min(max(value, low), high)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return min(max(float(self.params.get(name, low)), low), high)
+
+
+def load_space(source: str) -> Space:
+    """A preset by name or a YAML file. Raises `BadInput` with what does not fit."""
+    path = Path(source)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = PRESETS / f"{source}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+            raise BadInput(f"no preset named {source}; presets: {known}; or give a .yaml file")
+    if not path.exists():
+        raise BadInput(f"no space at {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as fault:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(fault).split())}") from fault
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds no space: a mapping with steps, evaluation and calibration is needed")
+    try:
+        space = Space.model_validate(_resolve(content, path.resolve().parent))
+        for recipe in space.seed_recipes():
+            space.params_of(recipe)
+    except ValidationError as fault:
+        raise BadInput(f"{path}: {first_error(fault)}") from fault
+    except (ValueError, BadInput) as fault:
+        raise BadInput(f"{path}: {fault}") from fault
+    return space
+
+
+def first_error(fault: ValidationError) -> str:
+    """The first complaint of a validation in one line: place, reason, value."""
+    error = fault.errors()[0]
+    place = ".".join(str(part) for part in error["loc"])
+    reason = error["msg"].removeprefix("Value error, ")
+    value = error["input"]
+    shown = "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
+    return f"{place}: {reason}{shown}" if place and not reason.startswith(place) else f"{reason}{shown}"
+
+
+def _read_step(raw: Any) -> StepSpace:
+    if not isinstance(raw, dict) or "step" not in raw:
+        raise ValueError(f"a step needs a name: {raw!r} has no `step`")
+    known: dict[str, type[Step]] = {step.model_fields["step"].default: step for step in STEPS}
+    name = raw["step"]
+    if name not in known:
+        raise ValueError(f"unknown step {name}; known steps: {', '.join(sorted(known))}")
+    fixed: dict[str, Any] = {}
+    choices: dict[str, tuple[Any, ...]] = {}
+    ranges: dict[str, Range] = {}
+    for field, value in raw.items():
+        if field in {"step", "optional"}:
+            continue
+        if field not in known[name].model_fields:
+            fields = ", ".join(one for one in known[name].model_fields if one != "step")
+            raise ValueError(f"step {name} has no field {field} (got {value!r}); its fields: {fields}")
+        if isinstance(value, dict) and "fixed" in value:
+            fixed[field] = value["fixed"]
+        elif isinstance(value, dict):
+            ranges[field] = Range.model_validate(value)
+        elif isinstance(value, list):
+            choices[field] = tuple(value)
+        else:
+            fixed[field] = value
+    space = StepSpace(
+        step=name, optional=bool(raw.get("optional", False)), fixed=fixed, choices=choices, ranges=ranges
+    )
+    _try_values(space)
+    return space
+
+
+def _try_values(space: StepSpace) -> None:
+    """Every value must make a valid step: a typo in a choice must not wait for its draw."""
+    first = {field: values[0] for field, values in space.choices.items() if values}
+    first |= {field: ends.low for field, ends in space.ranges.items()}
+    start = {"step": space.step, **space.fixed, **first}
+    for field, values in space.choices.items():
+        if not values:
+            raise ValueError(f"step {space.step}, field {field}: an empty list of choices")
+        for value in values:
+            Recipe.of([start | {field: value}])
+    for field, ends in space.ranges.items():
+        if ends.low > ends.high:
+            raise ValueError(f"step {space.step}, field {field}: low {ends.low} is above high {ends.high}")
+        for value in (ends.low, ends.high):
+            Recipe.of([start | {field: value}])
+    Recipe.of([start])
+
+
+def _draw_range(draw: Suggests, name: str, ends: Range) -> int | float:
+    if isinstance(ends.low, int) and isinstance(ends.high, int):
+        return draw.suggest_int(name, ends.low, ends.high, step=ends.step, log=ends.log)
+    return draw.suggest_float(name, float(ends.low), float(ends.high), log=ends.log)
+
+
+def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths relative to the YAML file, or inside the reference data, made absolute."""
+    content = dict(content)
+    if isinstance(content.get("calibration"), str):
+        content["calibration"] = _path(content["calibration"], folder)
+    if isinstance(content.get("evaluation"), dict):
+        evaluation = dict(content["evaluation"])
+        for key in ("prompts", "heldout"):
+            if isinstance(evaluation.get(key), str):
+                evaluation[key] = _path(evaluation[key], folder)
+        if isinstance(evaluation.get("benchmarks"), dict):
+            evaluation["benchmarks"] = {
+                name: _path(str(path), folder) for name, path in evaluation["benchmarks"].items()
+            }
+        content["evaluation"] = evaluation
+    return content
+
+
+def _path(text: str, folder: Path) -> str:
+    if text.startswith(REFERENCE):
+        import evaluation.reference
+
+        return str(Path(evaluation.reference.__file__).parent / text.removeprefix(REFERENCE))
+    return str(Path(text) if Path(text).is_absolute() else folder / text)

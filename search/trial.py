@@ -1,0 +1,86 @@
+"""One trial as Ray Tune sees it: each step() is one rung. Workers are reused, and so is their warm engine.
+
+Whatever goes wrong with a recipe ends that trial by name; only a crash of the whole process reaches Tune.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from compressors.step import Infeasible, StepFault
+from evaluation.engine import EngineFault
+from search.bench import Bench
+from search.job import Job
+from search.ledger import FAILED, FINISHED, INFEASIBLE
+from search.recipe import Recipe
+
+RUNNING = "running"
+STATE = "rungs.json"
+
+
+class Trial(tune.Trainable):
+    """Reports `trial`, `rung`, `score`, `status` and `event`, the ledger line as JSON text."""
+
+    def setup(self, config: dict[str, Any], job: Job, history: dict[str, dict[int, dict[str, Any]]]) -> None:
+        self.job = job
+        self.history = history  # rungs finished in earlier sittings, by trial
+        self.bench = Bench(job)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.name: str = config["name"]
+        self.recipe = Recipe.of(config["recipe"])
+        self.done_rungs = 0
+
+    def step(self) -> dict[str, Any]:
+        rung = self.done_rungs
+        known = self.history.get(self.name, {}).get(rung)
+        try:
+            line = known or {"trial": self.name} | self.bench.rung(self.recipe, rung)
+        except Infeasible as refusal:
+            return self._end(INFEASIBLE, str(refusal), 0.0)
+        except (StepFault, EngineFault) as fault:
+            return self._end(FAILED, f"{type(fault).__name__}: {fault}", 0.0)
+        except Exception as fault:  # a defect of ours or of a library: this trial ends, told in full; others go on
+            self._keep_traceback()
+            return self._end(FAILED, f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}", 0.0)
+        self.done_rungs += 1
+        last = self.done_rungs == len(self.job.space.rungs)
+        return self._result(line, FINISHED if last else RUNNING, line["score"])
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        (Path(checkpoint_dir) / STATE).write_text(json.dumps({"done_rungs": self.done_rungs}))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        self.done_rungs = json.loads((Path(checkpoint) / STATE).read_text())["done_rungs"]
+
+    def cleanup(self) -> None:
+        self.bench.close()
+
+    def _end(self, status: str, reason: str, value: float) -> dict[str, Any]:
+        return self._result(None, status, value) | {"reason": reason}
+
+    def _result(self, line: dict[str, Any] | None, status: str, value: float) -> dict[str, Any]:
+        return {
+            "trial": self.name,
+            "rung": self.done_rungs - (line is not None),
+            "score": value,
+            "status": status,
+            "reason": "",
+            "event": json.dumps(line, ensure_ascii=False) if line is not None else "",
+            "recipe_json": self.recipe.canonical,
+        }
+
+    def _keep_traceback(self) -> None:
+        path = self.job.run / "logs" / f"{self.name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc())

@@ -1,0 +1,47 @@
+"""Ray Tune's callbacks, handed on to the scribe. The only place where Tune's trial objects are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ray.tune import Callback
+
+from search.ledger import FAILED, STOPPED
+from search.recipe import Recipe
+
+if TYPE_CHECKING:
+    from search.driver import Scribe
+
+
+class TuneNews(Callback):
+    """Runs in the driver, in the order in which Tune processes results."""
+
+    def __init__(self, scribe: Scribe) -> None:
+        self.scribe = scribe
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.scribe.watch.started(trial.config["name"], Recipe.of(trial.config["recipe"]))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self.scribe.result(result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        status, reason = _status(trial.last_result)
+        self.scribe.end(trial.config["name"], trial.config["recipe"], status, reason)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        cause = " ".join(str(trial.get_error() or "its process died").split())[-500:]
+        self.scribe.end(trial.config["name"], trial.config["recipe"], FAILED, cause)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles callbacks with its state; a resumed search makes its own
+
+
+def _status(result: dict[str, Any] | None) -> tuple[str, str]:
+    if not result or "status" not in result:
+        return FAILED, "it ended without a result"
+    if result["status"] == "running":
+        return STOPPED, f"not among the best at rung {result['rung'] + 1}"
+    return str(result["status"]), str(result["reason"])
+
+
