@@ -13,13 +13,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from compressors.files import model_files
 from compressors.step import Step
 
 PROVENANCE = "provenance.json"
 LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors")
 EVERY_STEP = ("compressors.step", "compressors.checkpoint")  # code that decides every step's result
-# what makes a base model: config, weights, tokenizer, template
-CONTENT = (".json", ".safetensors", ".jinja", ".txt", ".model")
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits
 
 
@@ -76,10 +75,9 @@ def family_key(step: Step, source: str, data: str, seed: int) -> str:
 def base_artifact(folder: Path) -> Artifact:
     """The model in `folder` as an artifact, named by the sha256 of its config, weights and tokenizer."""
     files = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in CONTENT and path.name != PROVENANCE:
-            status = path.stat()
-            files.append((path.name, status.st_size, status.st_mtime_ns))
+    for path in model_files(folder):
+        status = path.stat()
+        files.append((path.name, status.st_size, status.st_mtime_ns))
     return Artifact(key=_base_key(folder.resolve(), tuple(files)), folder=folder)
 
 

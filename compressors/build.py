@@ -126,7 +126,8 @@ def _build(
             store.remember_refusal(key, str(refused))
             raise
         finally:
-            _release(device)
+            if step.changes_weights:
+                _release(device)
         provenance = Provenance(
             key=key,
             step=step.model_dump(mode="json"),

@@ -86,13 +86,13 @@ class Quantize(Step):
     def apply(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: StepContext
     ) -> PreTrainedModel:
+        from compressors.quiet import errors_only
+
+        errors_only()
         from llmcompressor.entrypoints.oneshot import oneshot
         from llmcompressor.modifiers.gptq import GPTQModifier
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
-        from compressors.quiet import errors_only
-
-        errors_only()
         settings: dict[str, Any] = {
             "targets": "Linear",
             "scheme": self.scheme,

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 
 @contextmanager
 def no_bars() -> Iterator[None]:
     """No tqdm bars, of whatever library, while this lasts."""
-    import tqdm
+    from tqdm.std import tqdm
 
-    bar = tqdm.std.tqdm
-    with mock.patch.object(bar, "__init__", functools.partialmethod(bar.__init__, disable=True)):
+    begin = tqdm.__init__
+
+    def begin_hidden(bar: tqdm, *args: Any, **settings: Any) -> None:
+        begin(bar, *args, **{**settings, "disable": True})
+
+    with mock.patch.object(tqdm, "__init__", begin_hidden):
         yield
 
 
 def errors_only() -> None:
     """Let llmcompressor and compressed-tensors log errors only, to stderr: stdout belongs to `--json`.
 
-    llmcompressor configures loguru for the whole process when it is imported; call this after that.
+    llmcompressor configures loguru for the whole process when it is imported, with a sink on stdout, and
+    warns while it does so; hence the import here, under its own setting.
     """
+    with mock.patch.dict(os.environ, {"LLM_COMPRESSOR_LOG_LEVEL": "ERROR"}):
+        import llmcompressor  # noqa: F401 - for its effect on loguru
     from loguru import logger
 
     logger.remove()

@@ -10,9 +10,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from compressors.context import Context
 from compressors.depth import DropLayers
 from compressors.quantize import Quantize
+from compressors.recover import Distill
 from compressors.step import Step
 
-_Any = DropLayers | Quantize | Context
+_Any = DropLayers | Distill | Quantize | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]
