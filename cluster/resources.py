@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def find_device() -> str:
-    """"cuda" where an NVIDIA GPU is visible, else "cpu"; asked without loading torch."""
+    """ "cuda" where an NVIDIA GPU is visible, else "cpu"; asked without loading torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
     present = Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
     return "cuda" if present and not hidden else "cpu"

@@ -5,8 +5,9 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
 
     hello {}                                      -> engine, device, device_name, versions
     load {model, settings}                        -> seconds, kernels, max_model_len
-    generate {conversations, sampling, thinking}  -> seconds, answers [{text, tokens, prompt_tokens, finish}]
-    score {texts, top, max_tokens}                -> seconds, texts [{tokens, actual, top_ids, top_logprobs}]
+    generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
+                                                     answers [{text, tokens, prompt_tokens, finish}]
+    score {texts, top, max_tokens}                -> texts [{tokens, actual, top_ids, top_logprobs}]
     unload {}                                     -> {}
 
 A request that failed is answered by {error, message}. Knows nothing of benchmarks, scores or recipes.
@@ -23,7 +24,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +49,10 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    device: str = Field("cpu", description="cpu or cuda: what the models are served on")
+    clock: Literal["wall", "cpu"] = Field(
+        "wall", description="cpu counts the seconds the engine's threads computed: for CPU machines shared with others"
+    )
     python: str = Field(sys.executable, description="the interpreter of the environment that holds vLLM")
     max_model_len: int = Field(4096, description="tokens of prompt and answer together, at most")
     max_num_batched_tokens: int = Field(8192, description="tokens in one forward pass, at most")
@@ -72,11 +77,12 @@ class Answer(BaseModel):
 
 
 class Generation(BaseModel):
-    """One batch of answers and the seconds spent inside vLLM's generate."""
+    """One batch of answers, and the wall and processor seconds spent inside vLLM's generate."""
 
     model_config = ConfigDict(frozen=True)
 
     seconds: float
+    cpu_seconds: float
     answers: list[Answer]
 
 
@@ -138,7 +144,10 @@ class Engine:
         self.loaded = folder
 
     def generate(
-        self, conversations: Sequence[list[dict[str, str]]], decodings: Sequence[Decoding], thinking: bool = False
+        self,
+        conversations: Sequence[list[dict[str, str]]],
+        decodings: Sequence[Decoding],
+        thinking: bool = False,
     ) -> Generation:
         """Answer each conversation; greedy unless its decoding says otherwise."""
         sampling = [{"max_tokens": d.max_tokens, "temperature": d.temperature, "seed": 0} for d in decodings]
@@ -177,7 +186,7 @@ class Engine:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
-        if not has_gpu():
+        if self.settings.device == "cpu":
             quiet["TORCH_COMPILE_DISABLE"] = "1"  # eager mode anyway; spares a C++ compiler and 20 s at first use
         # Ray narrows OMP_NUM_THREADS for its workers; vLLM binds its own threads.
         inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -233,8 +242,3 @@ class Engine:
     def _last_words(self) -> str:
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1][-300:] if lines else "none"
-
-
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU, asked without loading torch."""
-    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()

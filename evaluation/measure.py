@@ -61,6 +61,7 @@ class Measurement(BaseModel):
     benchmarks: dict[str, BenchmarkFigures]
     engine: str
     device: str
+    clock: str
     kernels: list[str]
 
     @property
@@ -117,6 +118,7 @@ class Measurer:
             benchmarks=figures,
             engine=about["engine"],
             device=about["device_name"],
+            clock=self.engine.settings.clock,
             kernels=self._kernels(subject),
         )
 
@@ -176,7 +178,7 @@ class Measurer:
             done = self.engine.generate(
                 [chats[number] for number in asked], [decodings[number] for number in asked], self.thinking
             )
-            seconds += done.seconds
+            seconds += done.cpu_seconds if self.engine.settings.clock == "cpu" else done.seconds
             for number, answer in zip(asked, done.answers, strict=True):
                 chats[number].append({"role": "assistant", "content": answer.text})
                 answers[number].append(answer.text)
@@ -202,7 +204,12 @@ class Measurer:
 
     def _scored(self, number: int, texts: Sequence[str], subject: Subject) -> list[ScoredText]:
         limit = self.suite.spec.heldout_tokens
-        identity = self._identity(subject) | {"heldout": number, "texts": list(texts), "top": TOP, "limit": limit}
+        identity = self._identity(subject) | {
+            "heldout": number,
+            "texts": list(texts),
+            "top": TOP,
+            "limit": limit,
+        }
         record = self.store.get(identity)
         if record is None:
             self._load(subject)

@@ -81,7 +81,7 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
 
 
 def _check_comparable(model: Measurement, base: Measurement) -> None:
-    if (model.engine, model.device) != (base.engine, base.device):
+    if (model.engine, model.device, model.clock) != (base.engine, base.device, base.clock):
         raise ValueError(
             f"measured on {model.engine}, {model.device}; the baseline on {base.engine}, {base.device}: "
             "measure the baseline again there"

@@ -17,7 +17,6 @@ from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks.base import BadData, Benchmark, Item, read_rows
 from evaluation.benchmarks.likeness import Likeness
 
-
 T = TypeVar("T")
 
 

@@ -15,26 +15,32 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 KERNEL_LINE = re.compile(r"(?:Selected|Using)\s+(\w+(?:Kernel|LinearKernel|Backend\.\w+|_ATTN\w*))")
+
+
+Request = dict[str, Any]
+Reply = dict[str, Any]
 
 
 class KernelLog(logging.Handler):
     """Collects the kernel names that vLLM logs while it loads a model."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(logging.DEBUG)
-        self.names = set()
+        self.names: set[str] = set()
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         self.names.update(KERNEL_LINE.findall(record.getMessage()))
 
 
-def die_with_parent():
+def die_with_parent() -> None:
     """End this process and all it started as soon as the process that started it is gone, however it ended."""
     parent = os.getppid()
 
-    def watch():
+    def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -42,28 +48,27 @@ def die_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
-def device_name(device):
+def device_name(device: str) -> str:
     if device == "cuda":
         import torch
 
         return torch.cuda.get_device_name(0)
-    with open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
     return platform.machine()
 
 
 class Worker:
     """Holds at most one model at a time."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         import torch
         import transformers
         import vllm
         from vllm.platforms import current_platform
 
-        self.llm = None
+        self.llm: Any = None
         self.kernels = KernelLog()
         logging.getLogger("vllm").addHandler(self.kernels)
         self.device = "cpu" if current_platform.is_cpu() else "cuda"
@@ -79,10 +84,10 @@ class Worker:
             },
         }
 
-    def hello(self, request):
+    def hello(self, _request: Request) -> Reply:
         return self.about
 
-    def load(self, request):
+    def load(self, request: Request) -> Reply:
         """Load `model` (a folder) with `settings` (keyword arguments of vllm.LLM); unloads what was there."""
         from vllm import LLM
 
@@ -96,10 +101,10 @@ class Worker:
             "max_model_len": self.llm.llm_engine.model_config.max_model_len,
         }
 
-    def unload(self, request):
+    def unload(self, _request: Request) -> Reply:
         if self.llm is None:
             return {}
-        engine_core = getattr(self.llm.llm_engine, "engine_core", None)
+        engine_core: Any = getattr(self.llm.llm_engine, "engine_core", None)
         if self.device == "cuda" and hasattr(engine_core, "shutdown"):
             engine_core.shutdown()
         self.llm = engine_core = None
@@ -110,7 +115,7 @@ class Worker:
             torch.cuda.empty_cache()
         return {}
 
-    def render(self, conversations, thinking):
+    def render(self, conversations: list[list[dict[str, str]]], thinking: bool) -> list[list[int]]:
         """Token ids of each conversation, by the model's own chat template where it has one."""
         tokenizer = self.llm.get_tokenizer()
         rendered = []
@@ -124,20 +129,24 @@ class Worker:
                 rendered.append(tokenizer.encode("\n".join(message["content"] for message in messages)))
         return rendered
 
-    def generate(self, request):
-        """Answer `conversations`; `seconds` is the time inside vLLM's generate alone."""
+    def generate(self, request: Request) -> Reply:
+        """Answer `conversations`; `seconds` is the time inside vLLM's generate alone.
+
+        `cpu_seconds` is what this process's own threads computed in that time: on a shared CPU machine the wall
+        clock also counts what others did.
+        """
         from vllm import SamplingParams
 
         prompts = self.render(request["conversations"], request["thinking"])
         params = [SamplingParams(**one) for one in request["sampling"]]
         limit = self.llm.llm_engine.model_config.max_model_len
-        for prompt, one in zip(prompts, params):
+        for prompt, one in zip(prompts, params, strict=True):
             if len(prompt) + 1 > limit:
                 raise ValueError(f"a prompt of {len(prompt)} tokens does not fit max_model_len {limit}")
             one.max_tokens = min(one.max_tokens, limit - len(prompt))
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
-        seconds = time.perf_counter() - begin
+        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
         answers = [
             {
                 "text": output.outputs[0].text,
@@ -147,9 +156,9 @@ class Worker:
             }
             for output in outputs
         ]
-        return {"seconds": seconds, "answers": answers}
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "answers": answers}
 
-    def score(self, request):
+    def score(self, request: Request) -> Reply:
         """Log-probabilities of each text's tokens, and the `top` likeliest at each position.
 
         Position i of a text predicts token i + 1, so a text of n tokens gives n - 1 rows.
@@ -160,27 +169,24 @@ class Worker:
         ids = [tokenizer.encode(text, add_special_tokens=False) for text in request["texts"]]
         ids = [one[: request["max_tokens"]] for one in ids]
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=request["top"])
-        begin = time.perf_counter()
         outputs = self.llm.generate([{"prompt_token_ids": one} for one in ids], params, use_tqdm=False)
-        seconds = time.perf_counter() - begin
         texts = []
-        for tokens, output in zip(ids, outputs):
+        for tokens, output in zip(ids, outputs, strict=True):
             actual, top_ids, top_values = [], [], []
-            for token, row in zip(tokens[1:], output.prompt_logprobs[1:]):
+            for token, row in zip(tokens[1:], output.prompt_logprobs[1:], strict=True):
                 ranked = sorted(row.items(), key=lambda pair: -pair[1].logprob)[: request["top"]]
                 actual.append(row[token].logprob)
                 top_ids.append([key for key, _ in ranked])
                 top_values.append([value.logprob for _, value in ranked])
             texts.append({"tokens": tokens, "actual": actual, "top_ids": top_ids, "top_logprobs": top_values})
-        return {"seconds": seconds, "texts": texts}
+        return {"texts": texts}
 
 
-def main():
-    os.setpgrp() if os.getpgrp() != os.getpid() else None
+def main() -> None:
     die_with_parent()
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever prints goes to the log, not between the replies
-    worker = None
+    worker: Worker | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:

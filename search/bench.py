@@ -11,8 +11,8 @@ from typing import Any
 
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
-from compressors.files import model_files
 from compressors.data import read_conversations
+from compressors.files import model_files
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
@@ -32,7 +32,9 @@ class Bench:
         self.job = job
         self.progress = progress
         self.store = Store(job.store)
-        settings = EngineSettings(max_model_len=job.space.max_model_len)
+        # On a CPU the trial shares the machine with Ray and with whoever else works there: count what it computed.
+        clock = "cpu" if job.device == "cpu" else "wall"
+        settings = EngineSettings(device=job.device, clock=clock, max_model_len=job.space.max_model_len)
         self.engine = Engine(settings, job.run / "logs" / "engine.log")
         suite = Suite(job.space.evaluation, [rung.items for rung in job.space.rungs])
         self.measurer = Measurer(
@@ -99,6 +101,7 @@ class Bench:
             "stages": [_stage_line(stage) for stage in built.stages],
             "engine": measured.engine,
             "device": measured.device,
+            "clock": measured.clock,
             "kernels": measured.kernels,
         }
 

@@ -18,8 +18,8 @@ from search.errors import BadInput, RunFailed
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, trials_of
 from search.recipe import Recipe
-from search.watch import Watch
 from search.wandb_log import WandbLog
+from search.watch import Watch
 
 
 def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
@@ -41,9 +41,7 @@ def run(job: Job, address: str | None = None, quiet: bool = False) -> list[Trial
 class Scribe:
     """Turns Tune's news into ledger lines, exactly one for each rung and each end."""
 
-    def __init__(
-        self, ledger: Ledger, records: dict[str, TrialRecord], watch: Watch, wandb_log: WandbLog
-    ) -> None:
+    def __init__(self, ledger: Ledger, records: dict[str, TrialRecord], watch: Watch, wandb_log: WandbLog) -> None:
         self.ledger = ledger
         self.watch = watch
         self.wandb_log = wandb_log
@@ -65,9 +63,7 @@ class Scribe:
         if name in self.ended:
             return
         self.ended.add(name)
-        self.ledger.append(
-            {"event": "end", "trial": name, "recipe": recipe, "status": status, "reason": reason}
-        )
+        self.ledger.append({"event": "end", "trial": name, "recipe": recipe, "status": status, "reason": reason})
         self.watch.ended(name, Recipe.of(recipe), status, reason)
         self.wandb_log.ended(name, recipe, status, reason)
 
@@ -87,14 +83,13 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     open_trials = {name for name, one in records.items() if one.end is None}
     history = {name: one.rungs for name, one in records.items() if name in open_trials}
     trainable = tune.with_parameters(Trial, job=job, history=history)
+    # Rungs of open trials are told again when those trials resume, so only those of ended ones are given here.
+    scheduler = RungScheduler(job.space.eta, job.last_rung, [one for one in scores if one[0] not in open_trials])
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(job.device)),
         tune_config=TuneConfig(
             search_alg=RecipeSearcher(RecipeSampler(job.space, job.seed), job.trials, list(records.values())),
-            # Rungs of open trials are told again when those trials resume, so only ended ones are given here.
-            scheduler=RungScheduler(
-                job.space.eta, job.last_rung, [one for one in scores if one[0] not in open_trials]
-            ),
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
             time_budget_s=job.hours * 3600 if job.hours else None,
@@ -102,7 +97,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
         run_config=RunConfig(
             name="tune",
             storage_path=str(job.run),
-            callbacks=[TuneNews(scribe)],
+            callbacks=[TuneNews(scribe, scheduler)],
             failure_config=FailureConfig(max_failures=1),
             checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
             verbose=0,
@@ -139,4 +134,3 @@ def _only_driver(run: Path) -> Iterator[None]:
         except BlockingIOError as fault:
             raise BadInput(f"another squeeze works in {run}: wait for it, or end it first") from fault
         yield
-

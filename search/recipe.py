@@ -1,4 +1,7 @@
-"""A recipe: an ordered list of steps, frozen, with one canonical text and one hash. Knows nothing of how it was chosen."""
+"""A recipe: an ordered list of steps, frozen, with one canonical text and one hash.
+
+Knows nothing of how it was chosen.
+"""
 
 from __future__ import annotations
 

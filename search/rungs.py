@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -21,9 +23,11 @@ def check_rungs(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
     """Raise `ValueError` unless shares never fall and the last rung is everything."""
     if not rungs:
         raise ValueError("no rungs: at least one is needed")
-    for before, after in zip(rungs, rungs[1:], strict=False):
+    for before, after in pairwise(rungs):
         if after.items < before.items or after.tokens < before.tokens:
-            raise ValueError(f"rungs must rise: {after.items:g}/{after.tokens:g} follows {before.items:g}/{before.tokens:g}")
+            raise ValueError(
+                f"rungs must rise: {after.items:g}/{after.tokens:g} follows {before.items:g}/{before.tokens:g}"
+            )
     if (rungs[-1].items, rungs[-1].tokens) != (1.0, 1.0):
         raise ValueError("the last rung must have items 1.0 and tokens 1.0: only a full measurement may win")
     return rungs

@@ -37,6 +37,7 @@ class RungScheduler(FIFOScheduler):
     def __init__(self, eta: float, last: int, history: Iterable[tuple[str, int, float]] = ()) -> None:
         super().__init__()
         self.rule = Asha(eta, last)
+        self.stopped: set[str] = set()  # trials this rule ended, as opposed to a budget that ran out
         for trial, rung, score in history:
             self.rule.goes_on(trial, rung, score)
 
@@ -45,4 +46,5 @@ class RungScheduler(FIFOScheduler):
             return TrialScheduler.STOP
         if self.rule.goes_on(result["trial"], result["rung"], result["score"]):
             return TrialScheduler.CONTINUE
+        self.stopped.add(result["trial"])
         return TrialScheduler.STOP

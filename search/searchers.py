@@ -25,7 +25,12 @@ class RecipeSampler:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Multivariate: what quantization costs depends on what was pruned. Few start-up trials: seeds are given.
         sampler = optuna.samplers.TPESampler(
-            multivariate=True, group=True, n_startup_trials=6, seed=seed, constant_liar=True, warn_independent_sampling=False
+            multivariate=True,
+            group=True,
+            n_startup_trials=6,
+            seed=seed,
+            constant_liar=True,
+            warn_independent_sampling=False,
         )
         self.space = space
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -125,5 +130,3 @@ def final_score(record: TrialRecord) -> float | None:
     if record.status == FAILED:
         return None
     return float(record.last["score"]) if record.last is not None else 0.0
-
-

@@ -214,9 +214,7 @@ def _read_step(raw: Any) -> StepSpace:
             choices[field] = tuple(value)
         else:
             fixed[field] = value
-    space = StepSpace(
-        step=name, optional=bool(raw.get("optional", False)), fixed=fixed, choices=choices, ranges=ranges
-    )
+    space = StepSpace(step=name, optional=bool(raw.get("optional", False)), fixed=fixed, choices=choices, ranges=ranges)
     _try_values(space)
     return space
 
@@ -249,21 +247,21 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths relative to the YAML file, or inside the reference data, made absolute."""
     content = dict(content)
     if isinstance(content.get("calibration"), str):
-        content["calibration"] = _path(content["calibration"], folder)
+        content["calibration"] = resolve_path(content["calibration"], folder)
     if isinstance(content.get("evaluation"), dict):
         evaluation = dict(content["evaluation"])
         for key in ("prompts", "heldout"):
             if isinstance(evaluation.get(key), str):
-                evaluation[key] = _path(evaluation[key], folder)
+                evaluation[key] = resolve_path(evaluation[key], folder)
         if isinstance(evaluation.get("benchmarks"), dict):
             evaluation["benchmarks"] = {
-                name: _path(str(path), folder) for name, path in evaluation["benchmarks"].items()
+                name: resolve_path(str(path), folder) for name, path in evaluation["benchmarks"].items()
             }
         content["evaluation"] = evaluation
     return content
 
 
-def _path(text: str, folder: Path) -> str:
+def resolve_path(text: str, folder: Path) -> str:
     if text.startswith(REFERENCE):
         import evaluation.reference
 

@@ -26,10 +26,11 @@ STATE = "rungs.json"
 class Trial(tune.Trainable):
     """Reports `trial`, `rung`, `score`, `status` and `event`, the ledger line as JSON text."""
 
-    def setup(self, config: dict[str, Any], job: Job, history: dict[str, dict[int, dict[str, Any]]]) -> None:
-        self.job = job
-        self.history = history  # rungs finished in earlier sittings, by trial
-        self.bench = Bench(job)
+    def setup(self, config: dict[str, Any], **given: Any) -> None:
+        """`given`, by tune.with_parameters: `job`, and `history`, the rungs finished in earlier sittings by trial."""
+        self.job: Job = given["job"]
+        self.history: dict[str, dict[int, dict[str, Any]]] = given["history"]
+        self.bench = Bench(self.job)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -8,6 +8,8 @@ from ray.tune import Callback
 
 from search.ledger import FAILED, STOPPED
 from search.recipe import Recipe
+from search.scheduler import RungScheduler
+from search.trial import RUNNING
 
 if TYPE_CHECKING:
     from search.driver import Scribe
@@ -16,18 +18,26 @@ if TYPE_CHECKING:
 class TuneNews(Callback):
     """Runs in the driver, in the order in which Tune processes results."""
 
-    def __init__(self, scribe: Scribe) -> None:
+    def __init__(self, scribe: Scribe, scheduler: RungScheduler) -> None:
         self.scribe = scribe
+        self.scheduler = scheduler
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.scribe.watch.started(trial.config["name"], Recipe.of(trial.config["recipe"]))
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self.scribe.result(result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        status, reason = _status(trial.last_result)
-        self.scribe.end(trial.config["name"], trial.config["recipe"], status, reason)
+        result, name = trial.last_result or {}, trial.config["name"]
+        status, reason = result.get("status", FAILED), result.get("reason", "it ended without a result")
+        if status == RUNNING:
+            if name not in self.scheduler.stopped:
+                return  # the budget ran out: the trial stays open, and a resumed search goes on with it
+            status, reason = STOPPED, f"not among the best at rung {result['rung'] + 1}"
+        self.scribe.end(name, trial.config["recipe"], status, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = " ".join(str(trial.get_error() or "its process died").split())[-500:]
@@ -35,13 +45,3 @@ class TuneNews(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks with its state; a resumed search makes its own
-
-
-def _status(result: dict[str, Any] | None) -> tuple[str, str]:
-    if not result or "status" not in result:
-        return FAILED, "it ended without a result"
-    if result["status"] == "running":
-        return STOPPED, f"not among the best at rung {result['rung'] + 1}"
-    return str(result["status"]), str(result["reason"])
-
-

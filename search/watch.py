@@ -12,7 +12,13 @@ from rich.table import Table
 
 from search.recipe import Recipe
 
-STYLES = {"finished": "green", "stopped": "yellow", "infeasible": "magenta", "failed": "red", "running": "cyan"}
+STYLES = {
+    "finished": "green",
+    "stopped": "yellow",
+    "infeasible": "magenta",
+    "failed": "red",
+    "running": "cyan",
+}
 
 
 class Watch:

@@ -38,8 +38,13 @@ class Item(BaseModel):
 class Benchmark(Protocol):
     """One benchmark. Implementations are stateless and listed in `evaluation.benchmarks.BENCHMARKS`."""
 
-    name: str
-    columns: tuple[str, ...]  # the columns its rows must have
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns its rows must have."""
+        ...
 
     def items(self, rows: list[dict[str, Any]]) -> list[Item]:
         """Items of published rows, in their order; raises `BadData` naming row and column."""
@@ -69,9 +74,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         elif path.suffix == ".json":
             rows = json.loads(path.read_text(encoding="utf-8"))
         else:
-            rows = [
-                json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-            ]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (ValueError, OSError) as fault:
         raise BadData(f"{path} cannot be read as {path.suffix.lstrip('.') or 'jsonl'}: {fault}") from fault
     if not rows:

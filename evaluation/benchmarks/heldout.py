@@ -13,10 +13,14 @@ from typing import NamedTuple, Protocol
 class Scored(Protocol):
     """A text of n tokens seen by a model: n - 1 rows."""
 
-    tokens: list[int]
-    actual: list[float]
-    top_ids: list[list[int]]
-    top_logprobs: list[list[float]]
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def actual(self) -> list[float]: ...
+    @property
+    def top_ids(self) -> list[list[int]]: ...
+    @property
+    def top_logprobs(self) -> list[list[float]]: ...
 
 
 class TextFigures(NamedTuple):

@@ -15,6 +15,4 @@ class KmmluRedux(MultipleChoice):
     columns = ("question", "options", "solution")
 
     def items(self, rows: list[dict[str, Any]]) -> list[Item]:
-        return [
-            item_of(self.name, number, row, str(row.get("category", ""))) for number, row in enumerate(rows)
-        ]
+        return [item_of(self.name, number, row, str(row.get("category", ""))) for number, row in enumerate(rows)]

@@ -15,8 +15,8 @@ from evaluation.benchmarks.base import BadData, Decoding, Item
 class Likeness:
     """Mean similarity of answers to the base's, 1 for the same text."""
 
-    name: ClassVar[str] = "likeness"
-    columns: ClassVar[tuple[str, ...]] = ("prompt",)
+    name: str = "likeness"
+    columns: tuple[str, ...] = ("prompt",)
     needs_base: ClassVar[bool] = True
     max_tokens: ClassVar[int] = 48
 

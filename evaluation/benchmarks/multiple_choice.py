@@ -77,9 +77,7 @@ def item_of(name: str, number: int, row: dict[str, Any], category: str) -> Item:
     options = [str(option) for option in options]
     solution = str(row["solution"]).strip()
     if not solution.isdigit() or not 1 <= int(solution) <= len(options):
-        raise BadData(
-            f"{name}, row {number}: solution {solution!r} is none of the options 1 to {len(options)}"
-        )
+        raise BadData(f"{name}, row {number}: solution {solution!r} is none of the options 1 to {len(options)}")
     return Item(
         id=f"{name}-{number}",
         turns=(prompt(str(row["question"]), options),),
@@ -91,9 +89,7 @@ def item_of(name: str, number: int, row: dict[str, Any], category: str) -> Item:
 class MultipleChoice:
     """What the multiple-choice benchmarks share: decoding and grading."""
 
-    max_tokens = (
-        32  # "정답은 3번입니다." and a little more; longer answers are cut and read as far as they go
-    )
+    max_tokens = 32  # "정답은 3번입니다." and a little more; longer answers are cut and read as far as they go
 
     def decoding(self, item: Item) -> Decoding:  # noqa: ARG002 the protocol asks for the item
         return Decoding(max_tokens=self.max_tokens)

@@ -38,9 +38,7 @@ def is_rule(value: Any) -> bool:
     """Whether `value` is a rule that `passes` can apply."""
     if not isinstance(value, dict) or set(value) != {"rule", "value"} or value["rule"] not in RULES:
         return False
-    return value["rule"] != "count" or (
-        isinstance(value["value"], dict) and set(value["value"]) == {"text", "times"}
-    )
+    return value["rule"] != "count" or (isinstance(value["value"], dict) and set(value["value"]) == {"text", "times"})
 
 
 def passes(rule: dict[str, Any], answer: str) -> float:

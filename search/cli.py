@@ -1,0 +1,189 @@
+"""The command line. The work of each command is done elsewhere, and imported only when asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from search.errors import BadInput, RunFailed
+
+app = typer.Typer(
+    help="Find the best compressed version of a language model: search, score with a real vLLM, hand over.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SpaceArg = Annotated[str, typer.Argument(metavar="SPACE", help="a preset's name or a .yaml file")]
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+BaseOpt = Annotated[str, typer.Option("--base", help="tiny, a model folder, or a hub id")]
+OutOpt = Annotated[Path, typer.Option("--out", help="the run folder to make")]
+TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="recipes to try [default: the space's]")]
+HoursOpt = Annotated[
+    float | None, typer.Option("--hours", min=0.001, help="wall-clock budget; open trials can be resumed")
+]
+AddressOpt = Annotated[str | None, typer.Option("--address", help="a Ray cluster; without it, this machine")]
+StoreOpt = Annotated[Path | None, typer.Option("--store", help="where artifacts live [default: RUN/store]")]
+SeedOpt = Annotated[int, typer.Option("--seed", help="of the searcher and of training")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+VerifyOpt = Annotated[bool, typer.Option("--verify/--no-verify", help="export the best trial and verify it at the end")]
+
+
+@app.command()
+def search(
+    space: SpaceArg,
+    base: BaseOpt,
+    out: OutOpt,
+    trials: TrialsOpt = None,
+    hours: HoursOpt = None,
+    address: AddressOpt = None,
+    store: StoreOpt = None,
+    seed: SeedOpt = 0,
+    verify: VerifyOpt = True,
+    as_json: JsonOpt = False,
+) -> None:
+    """Search SPACE for the best recipe, and hand over a verified submit.zip."""
+    from search.start import new_job
+    from search.whole import conclude
+
+    job = new_job(space, base, out, trials=trials, hours=hours, store=store, seed=seed, asked=sys.argv[1:])
+    conclude(job, address, verify, as_json)
+
+
+@app.command()
+def resume(run: RunArg, address: AddressOpt = None, verify: VerifyOpt = True, as_json: JsonOpt = False) -> None:
+    """Go on with a search that was stopped or killed; finished rungs are not done again."""
+    from search.job import Job
+    from search.whole import conclude
+
+    conclude(Job.load(run), address, verify, as_json)
+
+
+@app.command()
+def status(run: RunArg, as_json: JsonOpt = False) -> None:
+    """Say how far a search is."""
+    from search.job import Job
+    from search.report import status_of
+
+    told = status_of(Job.load(run))
+    _print(told, as_json, told["text"])
+
+
+@app.command()
+def report(run: RunArg, as_json: JsonOpt = False) -> None:
+    """Write report.html, summary.csv and summary.md from the ledger."""
+    from search.job import Job
+    from search.report import write_report
+
+    written = write_report(Job.load(run))
+    _print({"written": [str(path) for path in written]}, as_json, "wrote " + ", ".join(map(str, written)))
+
+
+@app.command()
+def export(
+    run: RunArg,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the zip to write")] = Path("submit.zip"),
+    pick: Annotated[str, typer.Option("--pick", help="score, quality, size, speed, or a trial's name")] = "score",
+    as_json: JsonOpt = False,
+) -> None:
+    """Write a trial's model as submit.zip."""
+    from search.export import export as write
+    from search.job import Job
+
+    trial = write(Job.load(run), pick, output)
+    _print({"trial": trial.name, "written": str(output)}, as_json, f"wrote {output}: trial {trial.name}")
+
+
+@app.command()
+def verify(
+    submission: Annotated[Path, typer.Argument(metavar="SUBMIT.ZIP")],
+    run: Annotated[Path | None, typer.Option("--run", help="its run folder [default: the zip's own folder]")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Unpack a submission, load it with vLLM and transformers, score it again, write verification.json."""
+    from search.job import Job
+    from search.whole import verify_and_tell
+
+    folder = run if run is not None else submission.resolve().parent
+    job = Job.load(folder) if run is not None or (folder / "run.json").exists() else None
+    verify_and_tell(submission, job, as_json)
+
+
+@app.command()
+def compress(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="a YAML or JSON file, or JSON text: a list of steps")],
+    base: BaseOpt,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the model folder to make")],
+    data: Annotated[Path | None, typer.Option("--data", help="chat rows (column conversations)")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Apply one recipe to a model, without searching."""
+    from search.single import compress as work
+
+    told = work(recipe, base, output, data)
+    _print(told, as_json, f"wrote {output}: {told['recipe']}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="DIR", help="a model folder, or tiny")],
+    baseline: Annotated[str | None, typer.Option("--baseline", help="score against this model")] = None,
+    space: Annotated[str, typer.Option("--space", help="whose benchmarks are asked")] = "demo",
+    as_json: JsonOpt = False,
+) -> None:
+    """Measure a model with vLLM; with --baseline, score it."""
+    from search.single import evaluate as work
+
+    told = work(model, baseline, space)
+    _print(told, as_json, told["text"])
+
+
+@app.command()
+def plan(space: SpaceArg, base: BaseOpt, as_json: JsonOpt = False) -> None:
+    """Say what a search would try, and what it would refuse and why; starts nothing."""
+    from search.single import plan as work
+
+    told = work(space, base)
+    _print(told, as_json, told["text"])
+
+
+@app.command()
+def doctor(as_json: JsonOpt = False) -> None:
+    """Say what this machine lacks, and what to do."""
+    from cluster.doctor import examine
+
+    found = examine()
+    text = "\n".join(
+        f"{'ok ' if one['ok'] else 'NO '} {one['what']}: {one['found']}{'' if one['ok'] else ' — ' + one['do']}"
+        for one in found
+    )
+    _print({"checks": found}, as_json, text)
+    if not all(one["ok"] for one in found):
+        raise typer.Exit(1)
+
+
+def _print(content: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(content, ensure_ascii=False) if as_json else text)
+
+
+def main() -> None:
+    """Entry point: bad input ends with 2, failed work with 1, each in one line."""
+    try:
+        app()
+    except BadInput as fault:
+        _complain(fault, 2)
+    except RunFailed as fault:
+        _complain(fault, 1)
+
+
+def _complain(fault: Exception, code: int) -> None:
+    print(f"squeeze: {' '.join(str(fault).split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Pack a trial's artifact as submit.zip: `model/` with weights, configs and tokenizer, nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from compressors.files import model_files
+from compressors.store import Store
+from search.errors import BadInput, RunFailed
+from search.job import Job
+from search.ledger import Ledger, TrialRecord, ranked, trials_of
+
+ZIP_LIMIT = 10 * 1000**3  # the contest's limits, bytes
+UNPACKED_LIMIT = 32 * 1000**3
+PICKS = ("score", "quality", "size", "speed")
+
+
+def pick(trials: list[TrialRecord], how: str, last_rung: int) -> TrialRecord:
+    """The trial to hand over: by best score, quality (perf), size or speed, or by its name.
+
+    Only trials measured in full are candidates. Raises `BadInput` for an unknown name, `RunFailed` when none is there.
+    """
+    full = ranked(trials, last_rung)
+    if not full:
+        raise RunFailed("no trial was measured in full: nothing can be handed over; resume the search")
+    best = {
+        "score": lambda line: -line["score"],
+        "quality": lambda line: -line["perf_norm"],
+        "size": lambda line: line["size_bytes"],
+        "speed": lambda line: -line["speed_norm"],
+    }
+    if how in best:
+        return min(full, key=lambda trial: best[how](trial.rungs[last_rung]))
+    for trial in full:
+        if trial.name == how:
+            return trial
+    names = ", ".join(trial.name for trial in full)
+    raise BadInput(f"no trial {how} measured in full; pick one of {', '.join(PICKS)}, or of the trials {names}")
+
+
+def export(job: Job, how: str, target: Path) -> TrialRecord:
+    """Write `target` and, beside it, what `verify` compares with (`<target>.json`)."""
+    trials = list(trials_of(Ledger(job.run / "ledger.jsonl").read()).values())
+    trial = pick(trials, how, job.last_rung)
+    line = trial.rungs[job.last_rung]
+    folder = artifact_folder(job, line["artifact"])
+    if not target.parent.is_dir():
+        raise BadInput(f"cannot write {target}: {target.parent} is not a folder")
+    pack(folder, target)
+    expected = {
+        "trial": trial.name,
+        "run": str(job.run),
+        "artifact": line["artifact"],
+        "recipe": line["recipe"],
+        "sha256": file_hash(target),
+        **{key: line[key] for key in ("score", "score_low", "score_high", "perf", "speed_norm")},
+    }
+    sidecar(target).write_text(json.dumps(expected, indent=1, ensure_ascii=False), encoding="utf-8")
+    return trial
+
+
+def artifact_folder(job: Job, key: str) -> Path:
+    """The folder of an artifact of this run. Raises `RunFailed` when the store lost it."""
+    if key == job.base_key:
+        return job.base
+    artifact = Store(job.store).get(key)
+    if artifact is None:
+        raise RunFailed(f"the store {job.store} no longer holds artifact {key}: resume the run to build it again")
+    return Path(artifact.folder)
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Zip the model files of `folder` under `model/`, aside and renamed.
+
+    Raises `RunFailed` over the contest's limits.
+    """
+    files = model_files(folder)
+    if sum(path.stat().st_size for path in files) > UNPACKED_LIMIT:
+        raise RunFailed(f"{folder} is larger than the {UNPACKED_LIMIT / 1000**3:.0f} GB a submission may unpack to")
+    part = target.with_name(target.name + ".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in files:
+            archive.write(path, f"model/{path.name}")
+    if part.stat().st_size > ZIP_LIMIT:
+        part.unlink()
+        raise RunFailed(f"the zip would be larger than the {ZIP_LIMIT / 1000**3:.0f} GB a submission may have")
+    part.replace(target)
+
+
+def sidecar(target: Path) -> Path:
+    """The file beside a submission that says what it should score."""
+    return target.with_name(target.name + ".json")
+
+
+def read_sidecar(target: Path) -> dict[str, Any] | None:
+    path = sidecar(target)
+    if not path.exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,167 @@
+"""What a search found, for people: summary.csv, summary.md and a self-contained report.html. Reads the ledger."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from search.job import Job
+from search.ledger import Ledger, TrialRecord, ranked, trials_of
+from search.picture import picture
+from search.recipe import Recipe
+
+COLUMNS = (
+    "trial", "status", "rung", "score", "score_low", "score_high", "perf_norm", "speed_norm", "perf", "perf_base",
+    "sec_per_token", "sec_per_token_base", "length_ratio", "size_mb", "seconds", "cached_steps", "recipe", "reason",
+)  # fmt: skip
+
+
+def write_report(job: Job) -> list[Path]:
+    """Write the three files into the run folder; returns their paths."""
+    trials = in_order(job)
+    rows = [row_of(trial, job.last_rung) for trial in trials]
+    table, text, page = (job.run / name for name in ("summary.csv", "summary.md", "report.html"))
+    with table.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, COLUMNS)
+        writer.writeheader()
+        writer.writerows({key: _plain(row[key]) for key in COLUMNS} for row in rows)
+    told = status_of(job)
+    text.write_text(_markdown(job, told, rows), encoding="utf-8")
+    page.write_text(_page(job, told, trials, rows), encoding="utf-8")
+    return [table, text, page]
+
+
+def status_of(job: Job) -> dict[str, Any]:
+    """How far the search is and which trial leads, as data and as text."""
+    trials = in_order(job)
+    counts = Counter(trial.status for trial in trials)
+    full = ranked(trials, job.last_rung)
+    stages = [stage for trial in trials for line in trial.rungs.values() for stage in line["stages"]]
+    told: dict[str, Any] = {
+        "run": str(job.run),
+        "trials": len(trials),
+        "budget": job.trials,
+        "counts": dict(counts),
+        "steps_built": sum(not stage["cached"] for stage in stages),
+        "steps_from_store": sum(stage["cached"] for stage in stages),
+        "best": None,
+        "ties": [],
+    }
+    lines = [
+        f"{len(trials)} of {job.trials} trials: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())),
+        f"steps: {told['steps_built']} built, {told['steps_from_store']} served from the store",
+    ]
+    if full:
+        best = full[0].rungs[job.last_rung]
+        told["best"] = {
+            key: best[key] for key in ("trial", "score", "score_low", "score_high", "perf_norm", "speed_norm")
+        }
+        told["best"]["recipe"] = str(Recipe.of(best["recipe"]))
+        others = [trial.name for trial in full[1:] if trial.rungs[job.last_rung]["score_high"] >= best["score_low"]]
+        told["ties"] = others
+        lines.append(
+            f"best: {best['trial']}  score {best['score']:.4f} [{best['score_low']:.4f}, {best['score_high']:.4f}]  "
+            f"PerfNorm {best['perf_norm']:.3f}  SpeedNorm {best['speed_norm']:+.3f}  {told['best']['recipe']}"
+        )
+        if others:
+            lines.append(f"not told apart from it, within the intervals: {', '.join(others)}")
+    else:
+        lines.append("no trial has been measured in full yet")
+    told["text"] = "\n".join(lines)
+    return told
+
+
+def in_order(job: Job) -> list[TrialRecord]:
+    """Trials measured in full by score, then the others by how far they came."""
+    trials = list(trials_of(Ledger(job.run / "ledger.jsonl").read()).values())
+    full = ranked(trials, job.last_rung)
+    rest = [trial for trial in trials if trial not in full]
+    return full + sorted(rest, key=lambda trial: (-len(trial.rungs), trial.name))
+
+
+def row_of(trial: TrialRecord, last_rung: int) -> dict[str, Any]:
+    """One line of the summary."""
+    line = trial.last or {}
+    stages = [stage for rung in trial.rungs.values() for stage in rung["stages"]]
+    return {column: line.get(column) for column in COLUMNS} | {
+        "trial": trial.name,
+        "status": trial.status,
+        "rung": f"{len(trial.rungs)}/{last_rung + 1}",
+        "size_mb": line["size_bytes"] / 1e6 if line else None,
+        "seconds": sum(stage["seconds"] for stage in stages),
+        "cached_steps": sum(stage["cached"] for stage in stages),
+        "recipe": str(Recipe.of(trial.recipe)),
+        "reason": trial.end["reason"] if trial.end is not None else "",
+    }
+
+
+def _plain(value: Any) -> Any:
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def number(key: str, form: str) -> str:
+        return "" if row[key] is None else format(row[key], form)
+
+    interval = "" if row["score"] is None else f"{row['score_low']:.3f} – {row['score_high']:.3f}"
+    return [
+        row["trial"], row["status"], row["rung"], number("score", ".4f"), interval, number("perf_norm", ".3f"),
+        number("speed_norm", "+.3f"), number("size_mb", ".1f"), row["recipe"], row["reason"],
+    ]  # fmt: skip
+
+
+HEAD = ["trial", "status", "rung", "score", "95 %", "PerfNorm", "SpeedNorm", "MB", "recipe", "reason"]
+
+
+def _markdown(job: Job, told: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    lines = [f"# {job.run.name}", "", *(f"- {line}" for line in told["text"].splitlines()), ""]
+    lines += ["| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _page(job: Job, told: dict[str, Any], trials: list[TrialRecord], rows: list[dict[str, Any]]) -> str:
+    verification = job.run / "verification.json"
+    verdict = _verdict(json.loads(verification.read_text(encoding="utf-8"))) if verification.exists() else ""
+    body = "".join(
+        f'<tr class="{html.escape(row["status"])}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
+        + "</tr>"
+        for row in rows
+    )  # fmt: skip
+    facts = "".join(f"<p>{html.escape(line)}</p>" for line in told["text"].splitlines())
+    last = next((trial.last for trial in trials if trial.last), None)
+    where = f"{last['engine']} on {last['device']}; base {job.base.name}" if last else ""
+    return TEMPLATE.format(
+        title=html.escape(job.run.name), facts=facts, where=html.escape(where), verdict=verdict,
+        picture=picture(trials, job.last_rung), head="".join(f"<th>{name}</th>" for name in HEAD), body=body,
+    )  # fmt: skip
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    if result["agrees"] is None:
+        return "<p>submit.zip: loaded; not scored again.</p>"
+    word = "agrees" if result["agrees"] else "does NOT agree"
+    return (
+        f"<p>submit.zip: trial {html.escape(result['trial'])}, scored again from the zip: "
+        f"{result['score_verified']['score']:.4f}; the search said {result['score_search']['score']:.4f}: "
+        f"{word} ({result['difference']:.4f} apart, {result['allowed']:.4f} allowed by the intervals).</p>"
+    )
+
+
+TEMPLATE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>squeeze: {title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }}
+table {{ border-collapse: collapse; font-size: 13px; width: 100% }}
+th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }}
+.stopped td {{ color: #777 }} .infeasible td, .failed td {{ color: #a33 }}
+</style>
+<h1>{title}</h1>{facts}<p>{where}</p>{verdict}
+{picture}
+<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>
+</html>
+"""

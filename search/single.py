@@ -1,0 +1,147 @@
+"""Commands that handle one recipe or one model without a search: compress, evaluate, plan."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.resources import find_device
+from compressors.artifact import base_artifact
+from compressors.build import build
+from compressors.data import read_conversations
+from compressors.files import model_files
+from compressors.shape import check_recipe, read_shape
+from compressors.step import Infeasible, StepFault
+from compressors.store import Store
+from evaluation.engine import EngineFault
+from search.bases import find_base
+from search.bench import Bench, base_of, traits
+from search.errors import BadInput, RunFailed
+from search.job import Job
+from search.recipe import Recipe
+from search.space import REFERENCE, Space, load_space, resolve_path
+from search.start import check_inputs
+
+
+def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> dict[str, Any]:
+    """Apply one recipe and write a plain model folder."""
+    recipe = read_recipe(recipe_text)
+    folder = find_base(base)
+    if output.exists() and any(output.iterdir()):
+        raise BadInput(f"{output} is not empty: give a new folder")
+    try:
+        check_recipe(recipe.steps, read_shape(folder), traits(find_device()))
+        rows = read_conversations(
+            data if data is not None else Path(resolve_path(f"{REFERENCE}text/calibration.jsonl", Path()))
+        )
+    except (Infeasible, ValueError) as fault:
+        raise BadInput(str(fault)) from fault
+    with tempfile.TemporaryDirectory(prefix="squeeze-compress-") as scratch:
+        try:
+            built = build(recipe.steps, folder, Store(Path(scratch)), rows, device=find_device())
+        except (Infeasible, StepFault) as fault:
+            raise RunFailed(str(fault)) from fault
+        output.mkdir(parents=True, exist_ok=True)
+        for path in model_files(built.artifact.folder):
+            shutil.copy2(path, output / path.name)
+    stages = [{"step": stage.step.step, "seconds": round(stage.seconds, 2)} for stage in built.stages]
+    return {"recipe": str(recipe), "output": str(output), "stages": stages}
+
+
+def read_recipe(text: str) -> Recipe:
+    """From a file, or from JSON text itself. Raises `BadInput`."""
+    try:
+        path = Path(text)
+        content = yaml.safe_load(path.read_text(encoding="utf-8") if not text.lstrip().startswith("[") else text)
+        if not isinstance(content, list):
+            raise BadInput(f"a recipe is a list of steps; {text} holds {type(content).__name__}")
+        return Recipe.of(content)
+    except OSError as fault:
+        raise BadInput(f"no recipe at {text}: {fault.strerror}") from fault
+    except (yaml.YAMLError, ValueError) as fault:
+        raise BadInput(f"recipe {text}: {' '.join(str(fault).split())}") from fault
+
+
+def evaluate(model: str, baseline: str | None, space: str) -> dict[str, Any]:
+    """Measure `model` by the benchmarks of `space`, all items."""
+    spec, folder = load_space(space), find_base(model)
+    base = find_base(baseline) if baseline is not None else folder
+    check_inputs(spec, base)
+    with tempfile.TemporaryDirectory(prefix="squeeze-evaluate-") as scratch:
+        job = Job(
+            base=base, base_key=base_artifact(base).key, run=Path(scratch), store=Path(scratch) / "store", space=spec,
+            device=find_device(), trials=1,
+        )  # fmt: skip
+        with Bench(job) as bench:
+            try:
+                measured, score = bench.measure(base_of(folder), job.last_rung)
+            except EngineFault as fault:
+                raise RunFailed(str(fault)) from fault
+    told: dict[str, Any] = {
+        "model": str(folder),
+        "perf": measured.perf,
+        "sec_per_token": measured.sec_per_token,
+        "benchmarks": {
+            name: {
+                "value": one.value,
+                "n": len(one.grades),
+                "tokens": one.tokens,
+                "seconds": one.seconds,
+                **one.details,
+            }
+            for name, one in measured.benchmarks.items()
+        },
+        "engine": measured.engine,
+        "device": measured.device,
+        "kernels": measured.kernels,
+    }
+    lines = [f"{name:14} {one['value']:.4f}  ({one['n']} items)" for name, one in told["benchmarks"].items()]
+    lines.append(
+        f"{'perf':14} {measured.perf:.4f}   {1000 * measured.sec_per_token:.3f} ms a token   {measured.engine}"
+    )
+    if baseline is not None:
+        told["score"] = score.model_dump()
+        lines.append(f"{'score':14} {score.score:.4f} [{score.score_low:.4f}, {score.score_high:.4f}] against {base}")
+    return told | {"text": "\n".join(lines)}
+
+
+def plan(space: str, base: str) -> dict[str, Any]:
+    """Every recipe of a space without ranges, or its seeds: which are feasible, which are not and why."""
+    spec, folder = load_space(space), find_base(base)
+    check_inputs(spec, folder)
+    shape, engine = read_shape(folder), traits(find_device())
+    recipes = enumerate_recipes(spec)
+    refused: dict[str, str] = {}
+    for recipe in recipes:
+        try:
+            check_recipe(recipe.steps, shape, engine)
+        except Infeasible as refusal:
+            refused[str(recipe)] = str(refusal)
+    has_ranges = any(step.ranges for step in spec.steps)
+    count = f"{len(recipes)} recipes" + (" at the ends of its ranges, more between" if has_ranges else "")
+    lines = [f"{count}; {len(recipes) - len(refused)} feasible on {engine.name}", f"rungs: {len(spec.rungs)}"]
+    lines += [f"infeasible: {recipe}: {reason}" for recipe, reason in refused.items()]
+    return {"recipes": len(recipes), "infeasible": refused, "ranges": has_ranges, "text": "\n".join(lines)}
+
+
+def enumerate_recipes(spec: Space) -> list[Recipe]:
+    """All recipes of a space; of a range only its two ends."""
+    options: list[list[dict[str, Any] | None]] = []
+    for step in spec.steps:
+        fields = {name: list(values) for name, values in step.choices.items()}
+        fields |= {name: sorted({ends.low, ends.high}) for name, ends in step.ranges.items()}
+        forms: list[dict[str, Any] | None] = [
+            {"step": step.step, **step.fixed, **dict(zip(fields, values, strict=True))}
+            for values in itertools.product(*fields.values())
+        ]
+        options.append([None, *forms] if step.optional else forms)
+    found = {}
+    for draw in itertools.product(*options):
+        recipe = Recipe.of([step for step in draw if step is not None])
+        found[recipe.hash] = recipe
+    return list(found.values())

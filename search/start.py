@@ -1,0 +1,95 @@
+"""Begin a run: everything the user gave is checked before anything is written or started."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.resources import find_device
+from compressors.artifact import base_artifact
+from compressors.data import read_conversations
+from compressors.shape import check_recipe, read_shape
+from compressors.step import Infeasible
+from evaluation.benchmarks.base import BadData
+from evaluation.suite import Suite
+from search.bases import find_base
+from search.bench import traits
+from search.errors import BadInput
+from search.job import Job
+from search.space import Space, load_space
+
+PACKAGES = (
+    "squeeze",
+    "ray",
+    "torch",
+    "transformers",
+    "llmcompressor",
+    "compressed-tensors",
+    "optuna",
+    "wandb",
+)
+
+
+def new_job(
+    space: str,
+    base: str,
+    out: Path,
+    trials: int | None = None,
+    hours: float | None = None,
+    store: Path | None = None,
+    seed: int = 0,
+    asked: Sequence[str] = (),
+) -> Job:
+    """A job whose run folder exists and holds run.json. Raises `BadInput`, having left nothing behind."""
+    spec = load_space(space)
+    folder = find_base(base)
+    check_inputs(spec, folder)
+    run = out.resolve()
+    if (run / "run.json").exists():
+        raise BadInput(f"{out} holds a run already: go on with `squeeze resume {out}`, or give another --out")
+    job = Job(
+        base=folder,
+        base_key=base_artifact(folder).key,
+        run=run,
+        store=(store or run / "store").resolve(),
+        space=spec,
+        device=find_device(),
+        trials=trials or spec.trials,
+        hours=hours,
+        seed=seed,
+        asked=list(asked),
+        versions=versions(),
+    )
+    _make_folder(run)
+    job.save()
+    return job
+
+
+def check_inputs(spec: Space, folder: Path) -> None:
+    """Read every file the search would read, and see that at least the base can be handled."""
+    try:
+        Suite(spec.evaluation, [rung.items for rung in spec.rungs])
+        read_conversations(Path(spec.calibration), limit=1)
+        check_recipe([], read_shape(folder), traits(find_device()))
+    except (BadData, Infeasible, ValueError) as fault:
+        raise BadInput(str(fault)) from fault
+
+
+def versions() -> dict[str, str]:
+    """Of this project and of the libraries whose behaviour results depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _make_folder(run: Path) -> None:
+    made = [parent for parent in (run, *run.parents) if not parent.exists()]
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        probe = run / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as fault:
+        for folder in made:
+            if folder.is_dir():
+                folder.rmdir()
+        raise BadInput(f"cannot write into {run}: {fault.strerror or fault}; give another --out") from fault
