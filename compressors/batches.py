@@ -99,9 +99,7 @@ class Stream:
         samples = [tokenize(self.tokenizer, row, self.max_length) for row in rows]
         if not self.answers_only:
             samples = [Sample(sample.ids, (True,) * len(sample.ids)) for sample in samples]
-        return [
-            sample for sample in samples if any(sample.answer[1:])
-        ]  # the first token is predicted by nothing
+        return [sample for sample in samples if any(sample.answer[1:])]  # the first token is predicted by nothing
 
 
 def pad(samples: Sequence[Sample], device: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -82,9 +82,7 @@ def _stage(
                 progress(f"{step.step}: building {key}")
                 artifact = _build(step, key, source, base, store, data, device, progress, seed)
                 assert artifact.provenance is not None
-                return artifact, Stage(
-                    step, key, False, time.monotonic() - started, artifact.provenance.peak_gpu_bytes
-                )
+                return artifact, Stage(step, key, False, time.monotonic() - started, artifact.provenance.peak_gpu_bytes)
     progress(f"{step.step}: {key} is in the store")
     return artifact, Stage(step, key, True, time.monotonic() - started, 0)
 

@@ -57,9 +57,7 @@ class DropLayers(Step):
     def _refuse(self, layers: int) -> None:
         if layers - self.count < FEWEST_LAYERS:
             left = max(layers - self.count, 0)
-            raise Infeasible(
-                f"drop_layers count {self.count} leaves {left} of {layers} layers; at least 2 must stay"
-            )
+            raise Infeasible(f"drop_layers count {self.count} leaves {left} of {layers} layers; at least 2 must stay")
 
 
 def block_influence(model: PreTrainedModel, rows: list[tuple[int, ...]]) -> list[float]:
@@ -70,9 +68,7 @@ def block_influence(model: PreTrainedModel, rows: list[tuple[int, ...]]) -> list
     total = torch.zeros(len(layers), dtype=torch.float64)
 
     def measure(index: int) -> torch.utils.hooks.RemovableHandle:
-        def hook(
-            _: object, args: tuple, kwargs: dict, output: torch.Tensor | tuple[torch.Tensor, ...]
-        ) -> None:
+        def hook(_: object, args: tuple, kwargs: dict, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
             entering = args[0] if args else kwargs["hidden_states"]
             leaving = output[0] if isinstance(output, tuple) else output
             cosine = torch.cosine_similarity(entering.float(), leaving.float(), dim=-1)

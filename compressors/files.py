@@ -22,7 +22,7 @@ NAMES = frozenset(
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file of this name belongs to what is handed over: weights, configs, tokenizer; never code or pickles."""
+    """Whether a file of this name is handed over: weights, configs, tokenizer; no code or pickles."""
     return name in NAMES or name.endswith(".safetensors")
 
 

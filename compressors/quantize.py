@@ -31,9 +31,7 @@ class Quantize(Step):
 
     step: Literal["quantize"] = "quantize"
     scheme: Literal["W8A8", "W4A16", "FP8_DYNAMIC"] = Field(description="what weights and activations become")
-    method: Literal["rtn", "gptq"] = Field(
-        "rtn", description="how weights are rounded: rtn without data, gptq with"
-    )
+    method: Literal["rtn", "gptq"] = Field("rtn", description="how weights are rounded: rtn without data, gptq with")
     calibration_rows: PositiveInt = Field(128, description="conversations gptq reads; rtn reads none")
     keep: tuple[str, ...] = Field(
         (), description="regular expressions of module names left in bf16, matched from the name's start"
@@ -70,9 +68,7 @@ class Quantize(Step):
             raise Infeasible("quantize keep leaves nothing to quantize")
         for name, inputs in linears.items():
             if name not in kept and self.scheme == "W4A16" and inputs % GROUP:
-                raise Infeasible(
-                    f"quantize scheme W4A16 needs widths that {GROUP} divides; {name} has {inputs} inputs"
-                )
+                raise Infeasible(f"quantize scheme W4A16 needs widths that {GROUP} divides; {name} has {inputs} inputs")
         for name in kept:
             parent, _, leaf = name.rpartition(".")
             for group in FUSED:

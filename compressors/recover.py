@@ -24,7 +24,7 @@ class Distill(Step):
 
     The learning rate warms up over the first `warmup_tokens`, then falls as 1/sqrt(position). Neither depends
     on `tokens`, so that going on from an earlier artifact gives, on one machine, what training straight
-    through gives. Weights are kept in fp32 while training and written in bf16. The result is a running average
+    through gives. Weights are fp32 while training and written in bf16. The result is a running average
     of the weights (`average`), which stands in for the cool-down that an open end forbids.
 
     On a held-out tenth of the data (64 rows at most) the KL is measured before and after; when training made
@@ -92,9 +92,7 @@ class Distill(Step):
             optimizer_steps=trainer.steps,
         )
 
-    def _train(
-        self, trainer: Trainer, teacher: PreTrainedModel, stream: Stream, context: StepContext
-    ) -> None:
+    def _train(self, trainer: Trainer, teacher: PreTrainedModel, stream: Stream, context: StepContext) -> None:
         began, said, first = time.monotonic(), time.monotonic(), trainer.position
         for batch in stream.batches(trainer.place):
             if trainer.position >= self.tokens:

@@ -86,9 +86,7 @@ class Step(BaseModel):
     step: str
     uses_data: ClassVar[bool] = False
     changes_weights: ClassVar[bool] = True  # False for steps that may follow quantization
-    code: ClassVar[
-        tuple[str, ...]
-    ] = ()  # modules, besides the step's own, that decide its result: part of every key
+    code: ClassVar[tuple[str, ...]] = ()  # modules, besides the step's own, that decide its result: part of every key
     continues: ClassVar[str | None] = (
         None  # the integer field that may grow while work goes on from an earlier artifact
     )

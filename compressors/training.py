@@ -35,12 +35,8 @@ class Trainer:
 
         self.student, self.lr, self.warmup_tokens, self.average = student, lr, warmup_tokens, average
         self.weights = dict(student.named_parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=lr, betas=BETAS, weight_decay=0.0, fused=True
-        )
-        self.mean = (
-            {name: weight.detach().clone() for name, weight in self.weights.items()} if average else {}
-        )
+        self.optimizer = torch.optim.AdamW(self.weights.values(), lr=lr, betas=BETAS, weight_decay=0.0, fused=True)
+        self.mean = {name: weight.detach().clone() for name, weight in self.weights.items()} if average else {}
         self.position, self.steps, self.place, self.kl_before = 0, 0, Place(), math.nan
 
     def step(self, teacher: PreTrainedModel, batch: Batch) -> float:
@@ -52,10 +48,7 @@ class Trainer:
 
         counted = sum(sum(sample.answer[1:]) for sample in batch.samples)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = sum(
-            backward_kl(self.student, teacher, piece, counted)
-            for piece in pieces(batch.samples, self.student)
-        )
+        loss = sum(backward_kl(self.student, teacher, piece, counted) for piece in pieces(batch.samples, self.student))
         if not math.isfinite(loss):
             raise StepFault(f"distill diverged: the loss of optimizer step {self.steps + 1} is {loss}")
         torch.nn.utils.clip_grad_norm_(list(self.weights.values()), CLIP, error_if_nonfinite=False)
@@ -146,9 +139,7 @@ def mean_kl(student: PreTrainedModel, teacher: PreTrainedModel, samples: Sequenc
     return total / counted
 
 
-def backward_kl(
-    student: PreTrainedModel, teacher: PreTrainedModel, piece: Sequence[Sample], counted: int
-) -> float:
+def backward_kl(student: PreTrainedModel, teacher: PreTrainedModel, piece: Sequence[Sample], counted: int) -> float:
     """Add the gradient of the piece's summed KL over `counted` to the student's weights; returns that share.
 
     The head sees only the tokens counted, a part of them at a time: logits are what fills memory.

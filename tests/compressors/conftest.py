@@ -115,6 +115,9 @@ def make_model(kind: str, folder: Path, layers: int = 4, hidden: int = 128, ffn:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One folder for each architecture: 4 layers, hidden 128, FFN 256, 2 heads of 64, 1 KV head."""
+    import torch
+
+    torch.set_num_threads(1)  # models this small gain nothing from two, and lose much beside other work
     root = tmp_path_factory.mktemp("models")
     return {kind: make_model(kind, root / kind) for kind in ARCHITECTURES}
 
@@ -132,6 +135,4 @@ def data() -> Conversations:
 
 @pytest.fixture
 def engine() -> EngineTraits:
-    return EngineTraits(
-        name="vllm 0.32.0 on cpu", device="cpu", schemes=frozenset({"W8A8", "W4A16", "FP8_DYNAMIC"})
-    )
+    return EngineTraits(name="vllm 0.32.0 on cpu", device="cpu", schemes=frozenset({"W8A8", "W4A16", "FP8_DYNAMIC"}))

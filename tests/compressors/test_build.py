@@ -1,0 +1,159 @@
+"""Recipes through the store: a prefix is built once, faults leave nothing, keys hold all that decides content."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compressors.artifact import artifact_key, base_artifact
+from compressors.build import build
+from compressors.context import Context
+from compressors.depth import DropLayers
+from compressors.quantize import Quantize
+from compressors.step import Conversations, StepContext, StepFault
+from compressors.store import Store
+
+DROP = DropLayers(count=1, calibration_rows=8)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the steps that really ran."""
+    ran: list[str] = []
+    for kind in (DropLayers, Quantize, Context):
+        honest = kind.run
+
+        def run(self: DropLayers, source: Path, target: Path, context: StepContext, honest: object = honest) -> None:
+            ran.append(self.step)
+            honest(self, source, target, context)  # type: ignore[operator] - a step's own run
+
+        monkeypatch.setattr(kind, "run", run)
+    return ran
+
+
+def test_no_steps_give_the_base_itself(base: Path, tmp_path: Path, data: Conversations) -> None:
+    built = build([], base, Store(tmp_path), data)
+    assert built.artifact.folder == base and built.artifact.provenance is None
+    assert built.stages == []
+    assert not list((tmp_path / "artifacts").iterdir())
+
+
+def test_a_shared_prefix_is_built_once(base: Path, tmp_path: Path, data: Conversations, runs: list[str]) -> None:
+    store = Store(tmp_path)
+    first = build([DROP, Quantize(scheme="W8A8")], base, store, data)
+    second = build([DROP, Context(max_position_embeddings=256)], base, Store(tmp_path), data)
+    third = build([DROP, Quantize(scheme="W8A8")], base, store, data)
+    assert runs == ["drop_layers", "quantize", "context"]
+    assert [stage.cached for stage in first.stages] == [False, False]
+    assert [stage.cached for stage in second.stages] == [True, False]
+    assert [stage.cached for stage in third.stages] == [True, True]
+    assert third.artifact == first.artifact
+    assert first.stages[0].key == second.stages[0].key
+    assert all(stage.seconds >= 0 and stage.peak_gpu_bytes == 0 for stage in first.stages)
+
+
+def test_a_damaged_artifact_is_built_again(base: Path, tmp_path: Path, data: Conversations, runs: list[str]) -> None:
+    store = Store(tmp_path)
+    weights = build([DROP], base, store, data).artifact.folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1])
+    again = build([DROP], base, store, data)
+    assert runs == ["drop_layers"] * 2
+    assert not again.stages[0].cached
+    assert weights.read_bytes() == content
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert not store.verify(again.artifact.key)
+    build([DROP], base, store, data)
+    assert runs == ["drop_layers"] * 3
+    assert weights.read_bytes() == content
+
+
+def test_a_fault_is_not_remembered(
+    base: Path, tmp_path: Path, data: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StepFault("the disk was full")
+
+    store = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(DropLayers, "apply", fail)
+        with pytest.raises(StepFault, match="the disk was full"):
+            build([DROP], base, store, data)
+    assert not list((tmp_path / "artifacts").iterdir()) and not list((tmp_path / "drafts").iterdir())
+    assert not build([DROP], base, store, data).stages[0].cached
+
+
+def test_two_processes_build_a_key_once(base: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from compressors.build import build; from compressors.store import Store;"
+        "from compressors.depth import DropLayers; from compressors.data import conversations;"
+        "rows = [[{'role': 'user', 'content': 'old boats'}]];"
+        "built = build([DropLayers(count=1)], pathlib.Path(sys.argv[1]), Store(pathlib.Path(sys.argv[2])),"
+        " conversations(rows)); print(built.stages[0].cached, built.artifact.key)"
+    )
+    command = [sys.executable, "-c", code, str(base), str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [process.communicate() for process in both]
+    assert all(process.returncode == 0 for process in both), answers
+    said = sorted(out.split() for out, _ in answers)
+    assert [cached for cached, _ in said] == ["False", "True"]
+    assert said[0][1] == said[1][1]
+
+
+def test_keys_hold_what_decides_the_content(base: Path, data: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compressors import artifact
+
+    key = artifact_key(DROP, "base", data.fingerprint, 0)
+    assert len(key) == 32 and int(key, 16) >= 0
+    assert key == artifact_key(DropLayers(count=1, calibration_rows=8), "base", data.fingerprint, 0)
+    others = [
+        artifact_key(DropLayers(count=2, calibration_rows=8), "base", data.fingerprint, 0),
+        artifact_key(DROP, "other", data.fingerprint, 0),
+        artifact_key(DROP, "base", "other", 0),
+        artifact_key(DROP, "base", data.fingerprint, 1),
+    ]
+    monkeypatch.setattr(artifact, "libraries", lambda: {"torch": "0"})
+    others.append(artifact_key(DROP, "base", data.fingerprint, 0))
+    monkeypatch.setattr(artifact, "_code_hash", lambda modules: "+".join(modules))
+    others.append(artifact_key(DROP, "base", data.fingerprint, 0))
+    assert len({key, *others}) == 7
+    rtn = Quantize(scheme="W8A8")
+    assert artifact_key(rtn, "base", "one", 0) == artifact_key(rtn, "base", "two", 1)  # it reads neither
+
+
+def test_every_module_a_step_imports_for_its_work_is_in_its_key() -> None:
+    """A change of `compressors` code that a step uses must change the step's artifacts."""
+    import ast
+    import inspect
+    import sys
+
+    from compressors.artifact import EVERY_STEP
+    from compressors.steps import STEPS
+
+    quiet = {"compressors.quiet"}  # decides what is said, not what is made
+    for kind in STEPS:
+        declared = {*EVERY_STEP, kind.__module__, *kind.code}
+        used: set[str] = set()
+        for name in declared:
+            __import__(name)
+            for node in ast.walk(ast.parse(inspect.getsource(sys.modules[name]))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("compressors"):
+                    names = {f"compressors.{alias.name}" for alias in node.names}
+                    used |= names if node.module == "compressors" else {str(node.module)}
+        assert used <= declared | quiet, f"{kind.__name__} does not declare {used - declared - quiet}"
+
+
+def test_a_base_is_named_by_its_content(models: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    base = models["exaone4"]
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    assert base_artifact(copy).key == base_artifact(base).key != base_artifact(models["qwen3"]).key
+    (copy / "README.md").write_text("about")
+    assert base_artifact(copy).key == base_artifact(base).key
+    (copy / "chat_template.jinja").write_text("another")
+    assert base_artifact(copy).key != base_artifact(base).key

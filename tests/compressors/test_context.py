@@ -1,0 +1,51 @@
+"""A shorter window: one number changes, everything else stays, after quantization too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compressors.build import build
+from compressors.context import Context
+from compressors.step import Conversations, Infeasible
+from compressors.steps import parse_step
+from compressors.store import Store
+
+
+def test_only_the_window_changes_also_after_quantization(base: Path, tmp_path: Path, data: Conversations) -> None:
+    quantize = parse_step({"step": "quantize", "scheme": "W8A8"})
+    store = Store(tmp_path)
+    before = build([quantize], base, store, data).artifact.folder
+    after = build([quantize, Context(max_position_embeddings=256)], base, store, data).artifact.folder
+    was, now = (json.loads((folder / "config.json").read_text()) for folder in (before, after))
+    assert now.pop("max_position_embeddings") == 256
+    assert was.pop("max_position_embeddings") == 1024
+    assert was == now
+    for path in before.iterdir():
+        if path.name not in ("config.json", "provenance.json"):
+            assert (after / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_missing_original_length_is_written_before_it_shrinks(tmp_path: Path, base: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    config = json.loads((base / "config.json").read_text())
+    del config["rope_parameters"]["original_max_position_embeddings"]
+    (source / "config.json").write_text(json.dumps(config))
+    Context(max_position_embeddings=128).run(source, target, None)  # type: ignore[arg-type] - it needs no context
+    written = json.loads((target / "config.json").read_text())
+    assert written["rope_parameters"]["original_max_position_embeddings"] == 1024
+    assert written["rope_scaling"]["original_max_position_embeddings"] == 1024
+
+
+@pytest.mark.parametrize(("positions", "reason"), [(4096, "more than the model's 1024"), (100, "less than 128")])
+def test_refusals_are_remembered(base: Path, tmp_path: Path, data: Conversations, positions: int, reason: str) -> None:
+    store = Store(tmp_path)
+    for _ in range(2):
+        with pytest.raises(Infeasible, match=reason):
+            build([Context(max_position_embeddings=positions)], base, store, data)
+    assert len(list((tmp_path / "infeasible").iterdir())) == 1
+    assert not list((tmp_path / "artifacts").iterdir())

@@ -1,0 +1,101 @@
+"""Conversations: read from three kinds of file, and the assistant's tokens marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compressors.data import conversations, read_conversations, tokenize
+
+ROWS = [
+    [{"role": "user", "content": "old boats"}, {"role": "assistant", "content": "seven lamps"}],
+    [{"role": "user", "content": "the fox"}, {"role": "assistant", "content": "문이 열린다"}],
+]
+
+
+def write(folder: Path, kind: str) -> Path:
+    path = folder / f"rows.{kind}"
+    records = [{"conversations": row, "id": n} for n, row in enumerate(ROWS)]
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+    elif kind == "json":
+        path.write_text(json.dumps(records), encoding="utf-8")
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_all_kinds_give_the_same_rows_and_fingerprint(tmp_path: Path, kind: str) -> None:
+    read = read_conversations(write(tmp_path, kind))
+    assert [list(row) for row in read.rows] == ROWS
+    assert read.fingerprint == conversations(ROWS).fingerprint
+    assert read_conversations(write(tmp_path, kind), limit=1).fingerprint == conversations(ROWS[:1]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.jsonl", '{"text": "x"}\n', "no column 'conversations'"),
+        ("a.jsonl", "", "has no rows"),
+        ("a.jsonl", "{", "line 1 is not JSON"),
+        ("a.jsonl", '{"conversations": ["x"]}\n', "list of"),
+        ("a.json", "{}", "list of rows"),
+        ("a.csv", "x", "neither"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        read_conversations(tmp_path / name)
+    with pytest.raises(ValueError, match="no such file"):
+        read_conversations(tmp_path / "absent.jsonl")
+
+
+def marked(folder: Path, row: list[dict[str, str]], template: str | None = "") -> str:
+    """The text of the tokens marked as answers."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    if template != "":
+        tokenizer.chat_template = template
+    sample = tokenize(tokenizer, conversations([row]).rows[0], 1000)
+    return str(tokenizer.decode([i for i, said in zip(sample.ids, sample.answer, strict=True) if said]))
+
+
+def test_answers_are_marked_with_their_end_of_turn(base: Path) -> None:
+    row = [*ROWS[0], {"role": "user", "content": "a seven lamps door"}, {"role": "assistant", "content": "rain"}]
+    assert marked(base, row) == "seven lamps[|endofturn|]rain[|endofturn|]"
+
+
+def test_answers_are_marked_where_a_template_rewrites_earlier_turns(base: Path) -> None:
+    template = (
+        "{% for m in messages %}[|{{ m.role }}|]{% if loop.last %}<think></think>{% endif %}"
+        "{{ m.content }}[|endofturn|]{% endfor %}"
+    )
+    row = [*ROWS[0], {"role": "user", "content": "a door"}, {"role": "assistant", "content": "rain"}]
+    assert marked(base, row, template) == "seven lamps[|endofturn|]rain[|endofturn|]"
+
+
+def test_without_a_template_contents_stand_line_by_line(base: Path) -> None:
+    assert marked(base, ROWS[0], None) == "seven lamps"
+
+
+def test_long_rows_are_cut(base: Path) -> None:
+    from transformers import AutoTokenizer
+
+    sample = tokenize(AutoTokenizer.from_pretrained(str(base)), conversations(ROWS).rows[0], 3)
+    assert len(sample.ids) == len(sample.answer) == 3
+
+
+def test_exaone_template_if_at_hand() -> None:
+    folder = Path(__file__).parents[3] / "shared" / "data" / "exaone-4.0-1.2b"
+    if not folder.is_dir():
+        pytest.skip("../shared/data/exaone-4.0-1.2b is not at hand")
+    row = [*ROWS[1], {"role": "user", "content": "more"}, {"role": "assistant", "content": "그렇다"}]
+    assert marked(folder, row) == "문이 열린다[|endofturn|]그렇다[|endofturn|]"
