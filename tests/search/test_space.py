@@ -1,0 +1,82 @@
+"""Spaces: what they hold, what they refuse, and how a recipe is found in them again."""
+
+import optuna
+import pytest
+
+from search.errors import BadInput
+from search.recipe import Recipe
+from search.single import enumerate_recipes
+from search.space import PRESETS, load_space
+
+
+def drawn(space, number=40):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    return [space.sample(study.ask()) for _ in range(number)]
+
+
+def test_every_draw_is_found_again_by_its_parameters(space):
+    for recipe in drawn(space):
+        study = optuna.create_study()
+        study.enqueue_trial(space.params_of(recipe))
+        assert space.sample(study.ask()) == recipe
+
+
+def test_fields_of_a_step_left_out_are_not_drawn(space):
+    study = optuna.create_study()
+    study.enqueue_trial({"drop_layers.use": False, "distill.use": False, "quantize.use": False})
+    trial = study.ask()
+    assert space.sample(trial) == Recipe([])
+    assert set(trial.params) == {"drop_layers.use", "distill.use", "quantize.use"}
+
+
+def test_a_recipe_outside_the_space_is_refused(space):
+    with pytest.raises(BadInput, match="outside the space"):
+        space.params_of(Recipe.of([{"step": "drop_layers", "count": 5}]))
+    with pytest.raises(BadInput, match="outside the space"):
+        space.params_of(
+            Recipe.of([{"step": "quantize", "scheme": "W8A8"}, {"step": "context", "max_position_embeddings": 512}])
+        )
+
+
+def test_all_recipes_of_choices_are_enumerated(space):
+    # 4 ways to drop, 3 to distill (not, and two ends of the range), 3 to quantize
+    assert len(enumerate_recipes(space)) == 4 * 3 * 3
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_presets_are_valid(preset):
+    space = load_space(preset)
+    assert space.rungs[-1].items == 1.0
+    assert len(space.rungs) >= 3
+    assert space.seeds
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("step: drop_layers\n", "step: drop_heads\n", "unknown step drop_heads"),
+        ("count: [1, 2, 3]", "number: [1, 2, 3]", "no field number"),
+        ("count: [1, 2, 3]", "count: [1, 0]", "count"),
+        ("count: [1, 2, 3]", "count: []", "empty list"),
+        ("low: 1.0e-4", "low: 1.0e-2", "above high"),
+        ("scheme: [W8A8, W4A16]", "scheme: [W8A8, W9A9]", "W9A9"),
+        ("calibration: reference:text/calibration.jsonl", "", "calibration"),
+        ("rungs:\n", "rings: 3\nrungs:\n", "rings"),
+        ("items: 0.5, tokens: 0.5", "items: 0.05, tokens: 0.5", "rungs must rise"),
+        ("items: 1.0, tokens: 1.0", "items: 0.9, tokens: 1.0", "last rung"),
+        ("{step: drop_layers, count: 2}", "{step: drop_layers, count: 7}", "outside the space"),
+        ("steps:\n", "steps: [\n", "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, space_text, old, new, said):
+    assert old in space_text
+    path = tmp_path / "space.yaml"
+    path.write_text(space_text.replace(old, new))
+    with pytest.raises(BadInput, match=said) as caught:
+        load_space(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_names_the_known_ones():
+    with pytest.raises(BadInput, match="demo"):
+        load_space("nonesuch")
