@@ -27,13 +27,13 @@ class Context(Step):
 
     changes_weights: ClassVar[bool] = False
 
-    def check(self, shape: ModelShape, engine: EngineTraits) -> None:  # noqa: ARG002 - any engine serves a shorter window
+    def check(self, shape: ModelShape, engine: EngineTraits) -> None:
         self._refuse(shape.max_positions)
 
     def reshape(self, shape: ModelShape) -> ModelShape:
         return shape.model_copy(update={"max_positions": self.max_position_embeddings})
 
-    def run(self, source: Path, target: Path, context: StepContext) -> None:  # noqa: ARG002 - the contract of a step
+    def run(self, source: Path, target: Path, context: StepContext) -> None:
         from compressors import checkpoint
 
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))

@@ -33,7 +33,7 @@ class DropLayers(Step):
     uses_data: ClassVar[bool] = True
     code: ClassVar[tuple[str, ...]] = ("compressors.data",)
 
-    def check(self, shape: ModelShape, engine: EngineTraits) -> None:  # noqa: ARG002 - any engine serves fewer layers
+    def check(self, shape: ModelShape, engine: EngineTraits) -> None:
         self._refuse(shape.layers)
 
     def reshape(self, shape: ModelShape) -> ModelShape:

@@ -98,7 +98,7 @@ class Step(BaseModel):
         """The shape that the next step will see."""
         return shape
 
-    def at(self, fraction: float) -> Self:  # noqa: ARG002 - for those that scale
+    def at(self, fraction: float) -> Self:
         """This step as a rung pays for it; `fraction` in (0, 1]. Only steps whose cost scales differ."""
         return self
 
@@ -116,9 +116,9 @@ class Step(BaseModel):
 
     def apply(
         self,
-        model: PreTrainedModel,  # noqa: ARG002 - the contract
-        tokenizer: PreTrainedTokenizerBase,  # noqa: ARG002 - the contract
-        context: StepContext,  # noqa: ARG002 - the contract
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        context: StepContext,
     ) -> PreTrainedModel:
         """Change the loaded model. Steps that only edit files override `run` instead."""
         raise StepFault(f"step {self.step} does not work on a loaded model")

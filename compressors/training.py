@@ -20,6 +20,7 @@ STATE = "training"  # subfolder of an artifact; one of `checkpoint.PRIVATE`
 ACTIVATIONS = 2**30  # values kept for the backward pass at once (2 to 4 bytes each)
 LOGITS = 2**25  # logits worked on at once (128 MiB in fp32, a few tensors of them)
 BETAS = (0.9, 0.95)
+PADDING = 1.25  # padded tokens a token, at most, in what goes through the models together
 CLIP = 1.0  # largest norm of a gradient
 
 
@@ -161,16 +162,19 @@ def backward_kl(student: PreTrainedModel, teacher: PreTrainedModel, piece: Seque
 
 
 def pieces(samples: Sequence[Sample], model: PreTrainedModel) -> Iterator[Sequence[Sample]]:
-    """Split samples into runs whose activations fit `ACTIVATIONS`; a single long one goes alone."""
+    """Split samples into runs of like length whose activations fit `ACTIVATIONS`."""
     config = model.config
     a_token = config.num_hidden_layers * (8 * config.hidden_size + 3 * config.intermediate_size)
     limit = ACTIVATIONS // a_token
     ordered = sorted(samples, key=lambda sample: len(sample.ids))
-    start = 0
-    for end in range(1, len(ordered) + 1):
-        if end == len(ordered) or (end + 1 - start) * len(ordered[end].ids) > limit:
+    start = tokens = 0
+    for end, sample in enumerate(ordered):
+        padded = (end + 1 - start) * len(sample.ids)
+        tokens += len(sample.ids)
+        if end > start and (padded > limit or padded > PADDING * tokens):
             yield ordered[start:end]
-            start = end
+            start, tokens = end, len(sample.ids)
+    yield ordered[start:]
 
 
 def _hidden(
