@@ -1,0 +1,95 @@
+"""The score against the contest's formula, and its interval against what repeated sampling gives."""
+
+import numpy as np
+import pytest
+
+from evaluation.measure import BenchmarkFigures, Measurement, Timing
+from evaluation.score import combine, score
+
+
+def measurement(grades, seconds, tokens=1000, **more):
+    """One benchmark with the given grades; `seconds` are the passes of its one slice."""
+    figures = BenchmarkFigures(
+        grades={f"i{number}": grade for number, grade in enumerate(grades)},
+        passes=[[Timing(seconds=one, tokens=tokens) for one in seconds]],
+    )
+    given = {"benchmarks": {"b": figures}, "engine": "vllm", "device": "d", "clock": "wall", "kernels": []}
+    return Measurement.model_validate(given | more)
+
+
+@pytest.mark.parametrize(
+    ("perf_norm", "speed_norm", "expected"),
+    [(1.0, 0.0, 0.5), (0.9, 0.4, 0.65), (1.2, -0.5, 0.35), (0.1, -2.0, 0.0)],
+)
+def test_the_contests_formula(perf_norm, speed_norm, expected):
+    assert combine(perf_norm, speed_norm) == pytest.approx(expected)
+
+
+def test_parts_by_hand():
+    base = measurement([1, 1, 0, 0], [2.0, 2.0, 2.0])
+    model = measurement([1, 0, 0, 0], [1.5, 1.0, 1.2], tokens=800)
+    result = score(model, base)
+    assert result.perf_norm == pytest.approx(0.25 / 0.5)
+    assert result.speed_norm == pytest.approx(1 - (1.2 / 800) / (2.0 / 1000))
+    assert result.score == pytest.approx(0.5 * result.perf_norm + 0.5 * result.speed_norm)
+    assert result.length_ratio == pytest.approx(0.8)
+
+
+def test_the_baseline_scores_one_half_with_no_uncertainty_in_perf():
+    base = measurement([1, 0, 1, 1], [2.0, 2.0])
+    result = score(base, base)
+    assert (result.score, result.score_low, result.score_high) == (0.5, 0.5, 0.5)
+
+
+def test_perf_is_the_unweighted_mean_of_benchmarks():
+    small = BenchmarkFigures(grades={"a": 1.0}, passes=[[Timing(seconds=1, tokens=10)]])
+    large = BenchmarkFigures(grades={str(n): 0.0 for n in range(99)}, passes=[[Timing(seconds=1, tokens=10)]])
+    both = measurement([0], [1.0]).model_copy(update={"benchmarks": {"small": small, "large": large}})
+    assert both.perf == 0.5
+    assert both.sec_per_token == pytest.approx(2 / 20)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    true_base, true_kept, covered, rounds = 0.8, 0.9, 0, 120
+    for _ in range(rounds):
+        right = random.random(150) < true_base
+        kept = right & (random.random(150) < true_kept)
+        result = score(measurement(kept.astype(float), [1.0]), measurement(right.astype(float), [1.0]))
+        covered += result.score_low <= combine(true_kept, 0.0) <= result.score_high
+    assert 0.89 <= covered / rounds <= 1.0
+
+
+def test_pairing_narrows_the_interval():
+    random = np.random.default_rng(1)
+    right = (random.random(200) < 0.6).astype(float)
+    almost = right.copy()
+    almost[np.flatnonzero(right)[:4]] = 0.0
+    unrelated = random.permutation(almost)
+    base = measurement(right, [1.0])
+    paired, shuffled = score(measurement(almost, [1.0]), base), score(measurement(unrelated, [1.0]), base)
+    assert paired.score_high - paired.score_low < 0.5 * (shuffled.score_high - shuffled.score_low)
+
+
+def test_noisy_timings_widen_the_interval():
+    base = measurement([1, 1], [2.0, 2.0, 2.0])
+    calm = score(measurement([1, 1], [1.5, 1.5, 1.5]), base)
+    rough = score(measurement([1, 1], [1.2, 1.5, 2.0]), base)
+    assert calm.speed_low == calm.speed_high == pytest.approx(0.25)
+    assert rough.speed_low < 0.1 < 0.25 < rough.speed_high
+
+
+@pytest.mark.parametrize("changed", [{"engine": "vllm 0.14.1"}, {"device": "L4"}, {"clock": "cpu"}])
+def test_different_engines_devices_and_clocks_are_not_compared(changed):
+    with pytest.raises(ValueError, match="measure the baseline again"):
+        score(measurement([1], [1.0], **changed), measurement([1], [1.0]))
+
+
+def test_different_items_are_not_compared():
+    with pytest.raises(ValueError, match="different items of b"):
+        score(measurement([1, 1], [1.0]), measurement([1], [1.0]))
+
+
+def test_a_baseline_that_knows_nothing_is_refused():
+    with pytest.raises(ValueError, match="baseline's perf is 0"):
+        score(measurement([1], [1.0]), measurement([0], [1.0]))

@@ -1,0 +1,84 @@
+"""The command line: fast help, one clear line and exit 2 for bad input, nothing left behind."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from search.cli import app
+
+SQUEEZE = str(Path(sys.executable).with_name("squeeze"))
+
+
+def squeeze(*words, cwd=None):
+    return subprocess.run([SQUEEZE, *map(str, words)], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_the_commands_and_options_are_these():
+    """A change here is a change for every user: make it on purpose."""
+    commands = get_command(app).commands
+    found = {name: sorted(o for p in command.params for o in p.opts) for name, command in commands.items()}
+    assert found == {
+        "search": ["--address", "--base", "--hours", "--json", "--out", "--seed", "--store", "--trials", "--verify",
+                   "space"],
+        "resume": ["--address", "--json", "--verify", "run"],
+        "status": ["--json", "run"],
+        "report": ["--json", "run"],
+        "export": ["--json", "--output", "--pick", "-o", "run"],
+        "verify": ["--json", "--run", "submission"],
+        "compress": ["--base", "--data", "--json", "--output", "-o", "recipe"],
+        "evaluate": ["--baseline", "--json", "--space", "model"],
+        "plan": ["--base", "--json", "space"],
+        "doctor": ["--json"],
+    }  # fmt: skip
+
+
+def test_help_answers_within_a_second():
+    squeeze("--help")  # the first start compiles bytecode
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        assert squeeze("--help").returncode == 0
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "demo", "--base", "no/such/folder", "--out", "run"], "no base model at no/such/folder"),
+        (["search", "demo", "--base", "space.yaml", "--out", "run"], "is a file"),
+        (["search", "demo", "--base", ".", "--out", "run"], "not a model folder"),
+        (["search", "nonesuch", "--base", "tiny", "--out", "run"], "no preset named nonesuch"),
+        (["search", "step.yaml", "--base", "tiny", "--out", "run"], "unknown step shrink"),
+        (["search", "field.yaml", "--base", "tiny", "--out", "run"], "step drop_layers has no field number"),
+        (["search", "items.yaml", "--base", "tiny", "--out", "run"], "no benchmark items at"),
+        (["search", "demo", "--base", "tiny", "--out", "/proc/run"], "cannot write into /proc/run"),
+        (["resume", "."], "not a run folder"),
+        (["verify", "none.zip"], "no submission at none.zip"),
+        (["compress", '[{"step": "shrink"}]', "--base", "tiny", "-o", "out"], "shrink"),
+        (["plan", "step.yaml", "--base", "tiny"], "unknown step shrink"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said):
+    (tmp_path / "space.yaml").write_text(space_text)
+    (tmp_path / "step.yaml").write_text(space_text.replace("step: drop_layers\n", "step: shrink\n"))
+    (tmp_path / "field.yaml").write_text(space_text.replace("count: [1, 2, 3]", "number: 3"))
+    (tmp_path / "items.yaml").write_text(space_text.replace("reference:items/kmmlu_pro.jsonl", "nothing.jsonl"))
+    before = sorted(tmp_path.iterdir())
+    done = squeeze(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    done = squeeze("search", "demo", "--base", "tiny", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "squeeze resume" in done.stderr
