@@ -5,6 +5,7 @@ Knows nothing of rungs beyond this: a score from a lower rung is told as such on
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from search.ledger import FAILED, TrialRecord
 from search.recipe import Recipe
 from search.space import Space
 
-ATTEMPTS = 200  # draws that may repeat or be refused before the space counts as used up
+MODEL_DRAWS = 20  # draws of the model that may repeat before chance takes over
+CHANCE_DRAWS = 1000  # draws by chance that may repeat before the space counts as used up
 
 
 class RecipeSampler:
@@ -23,17 +25,15 @@ class RecipeSampler:
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Multivariate: what quantization costs depends on what was pruned. Few start-up trials: seeds are given.
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True,
-            group=True,
-            n_startup_trials=6,
-            seed=seed,
-            constant_liar=True,
-            warn_independent_sampling=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is; we mean it
+            # Multivariate: what quantization costs depends on what was pruned. Grouped: so are conditional fields.
+            sampler = optuna.samplers.TPESampler(
+                multivariate=True, group=True, n_startup_trials=6, seed=seed, constant_liar=True
+            )
         self.space = space
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
         self.seeds = list(space.seed_recipes())
         self.asked: dict[str, optuna.trial.Trial] = {}
         self.tried: set[str] = set()
@@ -43,14 +43,18 @@ class RecipeSampler:
         while self.seeds:
             seed = self.seeds.pop(0)
             if seed.hash not in self.tried:
-                self.study.enqueue_trial(self.space.params_of(seed))
-                return self._ask()[0]
-        for _ in range(ATTEMPTS):
-            recipe, draw = self._ask(note=False)
+                return self._enqueue(seed)
+        for _ in range(MODEL_DRAWS):
+            recipe, draw = self._ask()
             if recipe.hash not in self.tried:
                 return self._note(recipe, draw)
             # A repeat teaches nothing: leave it out of the study.
             self.study.tell(draw, state=optuna.trial.TrialState.FAIL)
+        # The model is sure of what it has seen: spend the trial elsewhere.
+        for _ in range(CHANCE_DRAWS):
+            recipe = self.space.sample(self.chance.ask())
+            if recipe.hash not in self.tried:
+                return self._enqueue(recipe)
         return None
 
     def tell(self, recipe: Recipe, score: float | None) -> None:
@@ -58,19 +62,21 @@ class RecipeSampler:
         self.tried.add(recipe.hash)
         draw = self.asked.pop(recipe.hash, None)
         if draw is None:  # from an earlier sitting
-            self.study.enqueue_trial(self.space.params_of(recipe))
-            _, draw = self._ask(note=False)
+            self._enqueue(recipe)
+            draw = self.asked.pop(recipe.hash)
         if score is None:
             self.study.tell(draw, state=optuna.trial.TrialState.FAIL)
         else:
             self.study.tell(draw, score)
 
-    def _ask(self, note: bool = True) -> tuple[Recipe, optuna.trial.Trial]:
+    def _ask(self) -> tuple[Recipe, optuna.trial.Trial]:
         draw = self.study.ask()
-        recipe = self.space.sample(draw)
-        if note:
-            self._note(recipe, draw)
-        return recipe, draw
+        return self.space.sample(draw), draw
+
+    def _enqueue(self, recipe: Recipe) -> Recipe:
+        """Make `recipe` the study's next trial."""
+        self.study.enqueue_trial(self.space.params_of(recipe))
+        return self._note(*self._ask())
 
     def _note(self, recipe: Recipe, draw: optuna.trial.Trial) -> Recipe:
         self.tried.add(recipe.hash)
