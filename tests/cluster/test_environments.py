@@ -1,0 +1,42 @@
+"""The locks: hashed, without an index, and in step with pyproject.toml."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ROOT / "cluster" / "environments"
+
+
+def pins(lock):
+    return dict(re.findall(r"^([a-z0-9.\-]+)(?:\[[^\]]*\])?==([^ \\;]+)", lock.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "uv"])
+def test_every_package_is_hashed_and_no_index_is_named(name):
+    text = (LOCKS / f"{name}.txt").read_text()
+    entries = re.split(r"\n(?=[a-z0-9])", text.strip())
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "://" not in text
+    assert "--index" not in text
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_lock_holds_what_the_project_asks_for(name):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + project["optional-dependencies"][name] + project["optional-dependencies"]["dev"]
+    locked = pins(LOCKS / f"{name}.txt")
+    for requirement in asked:
+        package = re.match(r"[A-Za-z0-9._\-]+", requirement).group().lower()
+        assert package in locked, requirement
+        if "==" in requirement:
+            assert locked[package] == requirement.split("==")[1]
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_overrides_are_what_was_locked(name):
+    locked = pins(LOCKS / f"{name}.txt")
+    wanted = pins(LOCKS / "overrides.txt")
+    assert {package: locked[package] for package in wanted} == wanted

@@ -1,0 +1,29 @@
+"""What a trial takes, and what the doctor sees."""
+
+from cluster.doctor import examine
+from cluster.resources import find_device, trial_resources
+
+
+def test_a_trial_owns_the_device_it_is_timed_on():
+    assert trial_resources("cuda")["GPU"] == 1
+    assert "GPU" not in trial_resources("cpu")
+    assert trial_resources("cpu")["CPU"] >= 1
+
+
+def test_hidden_gpus_are_not_used(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert find_device() == "cpu"
+
+
+def test_the_doctor_finds_this_environment_whole(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [one for one in examine() if not one["ok"]] == []
+
+
+def test_the_doctor_names_what_is_missing(monkeypatch):
+    import cluster.doctor
+
+    monkeypatch.setattr(cluster.doctor, "PACKAGES", ("no-such-package",))
+    missing = [one for one in examine() if not one["ok"]]
+    assert missing[0]["what"] == "no-such-package"
+    assert "make setup" in missing[0]["do"]

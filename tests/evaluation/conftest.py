@@ -1,0 +1,12 @@
+"""One warm engine for all tests that need a real vLLM: starting one takes longer than most of what they ask of it."""
+
+import pytest
+
+from evaluation.engine import Engine, EngineSettings
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    settings = EngineSettings(max_model_len=2048, clock="cpu")
+    with Engine(settings, tmp_path_factory.mktemp("engine") / "engine.log") as started:
+        yield started

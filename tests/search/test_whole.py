@@ -1,0 +1,165 @@
+"""The whole job on real parts: search, killed and resumed, to a verified submission. Each stage is looked at after."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from search.ledger import Ledger, trials_of
+from tests.evaluation.test_engine import wait_gone
+
+SQUEEZE = str(Path(sys.executable).with_name("squeeze"))
+SPACE = """
+steps:
+  - {step: drop_layers, count: [1, 2]}
+  - {step: distill, optional: true, tokens: [20000]}
+  - {step: quantize, optional: true, scheme: [W8A8, W4A16]}
+  - {step: context, optional: true, max_position_embeddings: [1024]}
+seeds:
+  - [{step: drop_layers, count: 1}]
+  - [{step: drop_layers, count: 2}]
+  - [{step: drop_layers, count: 2}, {step: distill, tokens: 20000}, {step: quantize, scheme: W8A8},
+     {step: context, max_position_embeddings: 1024}]
+evaluation:
+  limit: 24
+  benchmarks:
+    kmmlu_redux: reference:items/kmmlu_redux.jsonl
+    komt_bench: reference:items/komt_bench.jsonl
+calibration: reference:text/calibration.jsonl
+rungs: [{items: 0.25, tokens: 0.25}, {items: 0.5, tokens: 0.5}, {items: 1.0, tokens: 1.0}]
+eta: 2
+passes: 2
+trials: 4
+max_model_len: 1024
+"""
+
+
+def children_of(pid):
+    """Every process below `pid`."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
+    below, grown = {pid}, True
+    while grown:
+        more = {child for child, parent in parents.items() if parent in below} - below
+        below |= more
+        grown = bool(more)
+    return below - {pid}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A search whose driver got SIGKILL after two finished rungs, and what its ledger said then."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "space.yaml").write_text(SPACE)
+    run = folder / "run"
+    log = (folder / "log").open("w")
+    driver = subprocess.Popen(
+        [SQUEEZE, "search", str(folder / "space.yaml"), "--base", "tiny", "--out", str(run)], stdout=log, stderr=log
+    )
+    ledger = Ledger(run / "ledger.jsonl")
+    end = time.monotonic() + 400
+    while time.monotonic() < end and driver.poll() is None:
+        if sum(event["event"] == "rung" for event in ledger.read()) >= 2:
+            break
+        time.sleep(0.2)
+    below = children_of(driver.pid)
+    assert driver.poll() is None, (folder / "log").read_text()
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert wait_gone(below, seconds=60), "processes outlived the driver"
+    return run, ledger.read()
+
+
+@pytest.fixture(scope="module")
+def finished(killed):
+    run, _ = killed
+    done = subprocess.run([SQUEEZE, "resume", str(run)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+def test_resume_finishes_the_search_without_redoing_rungs(killed, finished):
+    _, before = killed
+    events = Ledger(finished / "ledger.jsonl").read()
+    assert events[: len(before)] == before
+    rungs = [(event["trial"], event["rung"]) for event in events if event["event"] == "rung"]
+    assert len(rungs) == len(set(rungs))
+    trials = trials_of(events)
+    assert len(trials) == 4
+    assert all(trial.end is not None for trial in trials.values())
+    assert len({json.dumps(trial.recipe) for trial in trials.values()}) == 4
+
+
+def test_the_same_prefix_is_built_once(finished):
+    stages = [
+        stage for event in Ledger(finished / "ledger.jsonl").read() if event["event"] == "rung"
+        for stage in event["stages"]
+    ]  # fmt: skip
+    built = [stage["key"] for stage in stages if not stage["cached"]]
+    assert len(built) == len(set(built))
+    assert sum(stage["cached"] for stage in stages) >= 2
+
+
+def test_ledger_lines_hold_what_the_design_names(finished):
+    line = next(event for event in Ledger(finished / "ledger.jsonl").read() if event["event"] == "rung")
+    assert line.keys() >= {
+        "event", "trial", "recipe", "recipe_hash", "rung", "fidelity", "perf", "perf_base", "perf_norm",
+        "sec_per_token", "sec_per_token_base", "speed_norm", "score", "score_low", "score_high", "length_ratio",
+        "benchmarks", "size_bytes", "stages", "engine", "device", "kernels", "time",
+    }  # fmt: skip
+    assert line["benchmarks"]["komt_bench"].keys() >= {"value", "n", "tokens", "seconds"}
+    assert line["score_low"] <= line["score"] <= line["score_high"]
+
+
+def test_the_submission_was_scored_again_and_agrees(finished):
+    result = json.loads((finished / "verification.json").read_text())
+    assert result["agrees"] is True
+    assert result["transformers"]["class"] == "Exaone4ForCausalLM"
+    assert {name.split("/")[0] for name in zipfile.ZipFile(finished / "submit.zip").namelist()} == {"model"}
+
+
+def test_people_get_a_report(finished):
+    page = (finished / "report.html").read_text()
+    assert "t000" in page
+    assert "plotly" in page
+    assert 'src="http' not in page
+    rows = list(csv.DictReader((finished / "summary.csv").open()))
+    assert len(rows) == 4
+    assert "| t000 |" in (finished / "summary.md").read_text()
+
+
+def test_wandb_has_a_run_for_every_trial(finished):
+    names = {path.name for path in finished.glob("wandb/wandb/offline-run-*/run-*.wandb")}
+    assert {name.removesuffix(".wandb").rsplit("-", 1)[1] for name in names} == {"t000", "t001", "t002", "t003"}
+
+
+def test_another_trial_can_be_exported_and_verified(finished, tmp_path):
+    trial = next(
+        event["trial"] for event in Ledger(finished / "ledger.jsonl").read()
+        if event["event"] == "end" and event["status"] == "finished"
+    )  # fmt: skip
+    target = tmp_path / "other.zip"
+    for words in (["export", finished, "--pick", trial, "-o", target], ["verify", target, "--run", finished]):
+        done = subprocess.run([SQUEEZE, *map(str, words)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_tampered_submission_is_refused(finished, tmp_path):
+    target = tmp_path / "submit.zip"
+    for name in ("submit.zip", "submit.zip.json"):
+        shutil.copy2(finished / name, tmp_path / name)
+    with zipfile.ZipFile(target, "a") as archive:
+        archive.comment = b"changed"
+    done = subprocess.run(
+        [SQUEEZE, "verify", str(target), "--run", str(finished)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "SHA-256 differs" in done.stderr
