@@ -11,7 +11,7 @@ LOCKS = ROOT / "cluster" / "environments"
 
 
 def pins(lock):
-    return dict(re.findall(r"^([a-z0-9.\-]+)(?:\[[^\]]*\])?==([^ \\;]+)", lock.read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9.\-]+)(?:\[[^\]]*\])?==([^\s\\;]+)", lock.read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "uv"])
