@@ -34,7 +34,7 @@ class Distill(Step):
 
     step: Literal["distill"] = "distill"
     tokens: PositiveInt = Field(description="tokens through the student in total, prompts included")
-    lr: PositiveFloat = Field(1e-3, description="highest learning rate")
+    lr: PositiveFloat = Field(3e-4, description="highest learning rate")
     batch_tokens: PositiveInt = Field(2048, description="tokens of one optimizer step")
     warmup_tokens: PositiveInt = Field(20_000, description="tokens until the highest learning rate")
     average: float = Field(

@@ -16,7 +16,7 @@ from compressors.step import Conversations, StepFault
 from compressors.store import Store
 
 DROP = DropLayers(count=1, calibration_rows=8)
-SMALL = {"batch_tokens": 256, "warmup_tokens": 500}
+SMALL = {"batch_tokens": 256, "warmup_tokens": 500, "lr": 1e-3}
 
 
 def test_loss_and_gradient_are_those_of_kldivloss_on_full_logits(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_it_goes_on_only_from_the_same_family(base: Path, tmp_path: Path, data: 
     store = Store(tmp_path)
     build([DROP, Distill(tokens=300, **SMALL)], base, store, data)
     for other in (
-        [DROP, Distill(tokens=600, lr=2e-3, **SMALL)],
+        [DROP, Distill(tokens=600, **{**SMALL, "lr": 2e-3})],
         [DropLayers(count=2, calibration_rows=8), Distill(tokens=600, **SMALL)],
     ):
         provenance = build(other, base, store, data).artifact.provenance
@@ -101,7 +101,7 @@ def test_training_that_harms_hands_on_the_input(base: Path, tmp_path: Path, data
 
     store = Store(tmp_path)
     before = build([DROP], base, store, data).artifact
-    built = build([DROP, Distill(tokens=2_000, lr=3.0, **SMALL)], base, store, data)
+    built = build([DROP, Distill(tokens=2_000, **{**SMALL, "lr": 3.0})], base, store, data)
     assert built.artifact.provenance is not None
     notes = built.artifact.provenance.notes
     assert notes["kept"] == "input" and notes["kl_after"] >= notes["kl_before"]
