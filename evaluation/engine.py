@@ -187,10 +187,15 @@ class Engine:
             "TOKENIZERS_PARALLELISM": "false",
         }
         if self.settings.device == "cpu":
-            quiet["TORCH_COMPILE_DISABLE"] = "1"  # eager mode anyway; spares a C++ compiler and 20 s at first use
-        # Ray narrows OMP_NUM_THREADS for its workers; vLLM binds its own threads.
-        inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        return inherited | quiet
+            quiet |= {
+                "TORCH_COMPILE_DISABLE": "1",  # eager mode anyway; spares a C++ compiler and 20 s at first use
+                # One core is left to the caller. Threads that spin at barriers, bound to cores that somebody else
+                # uses, made the same batch 45 times slower (docs/measurements.md): sleep there, and bind to none.
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+                "OMP_WAIT_POLICY": "PASSIVE",
+            }
+        return dict(os.environ) | quiet
 
     def _llm_settings(self, folder: Path) -> dict[str, Any]:
         settings = self.settings

@@ -36,6 +36,19 @@ class KernelLog(logging.Handler):
         self.names.update(KERNEL_LINE.findall(record.getMessage()))
 
 
+def kernels_of(model: Any) -> list[str]:
+    """What runs the linear layers of a loaded model: kernel classes, or the method's where it has none."""
+    names = set()
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        if method is None:
+            continue
+        scheme = getattr(module, "scheme", None) or method
+        kernel = getattr(scheme, "kernel", None)
+        names.add(type(kernel if kernel is not None else scheme).__name__)
+    return sorted(names)
+
+
 def die_with_parent() -> None:
     """End this process and all it started as soon as the process that started it is gone, however it ended."""
     parent = os.getppid()
@@ -97,7 +110,7 @@ class Worker:
         self.llm = LLM(model=request["model"], **request["settings"])
         return {
             "seconds": time.perf_counter() - begin,
-            "kernels": sorted(self.kernels.names),
+            "kernels": sorted(self.kernels.names.union(*self.llm.apply_model(kernels_of))),
             "max_model_len": self.llm.llm_engine.model_config.max_model_len,
         }
 
