@@ -105,6 +105,7 @@ class Engine:
         self.log = log
         self.about: dict[str, Any] = {}
         self.kernels: list[str] = []
+        self.max_model_len = 0  # of the loaded model, tokens
         self.loaded: Path | None = None
         self._process: subprocess.Popen[str] | None = None
 
@@ -140,7 +141,7 @@ class Engine:
         self.start()
         self.loaded = None
         reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
-        self.kernels = reply["kernels"]
+        self.kernels, self.max_model_len = reply["kernels"], reply["max_model_len"]
         self.loaded = folder
 
     def generate(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding
-from evaluation.benchmarks.heldout import TextFigures, compare, perplexity
+from evaluation.benchmarks.heldout import TextFigures, compare, likelihood_kept, perplexity
 from evaluation.engine import Engine, EngineFault, ScoredText
 from evaluation.suite import Slice, Suite
 
@@ -112,7 +112,7 @@ class Measurer:
         """
         figures = {name: self._benchmark(name, subject, rung, base, retime) for name in self.suite.graders}
         if self.suite.texts:
-            figures["heldout"] = self._heldout(subject, rung, base)
+            figures |= self._heldout(subject, rung, base)
         about = self.engine.start().about
         return Measurement(
             benchmarks=figures,
@@ -185,22 +185,29 @@ class Measurer:
                 tokens += answer.tokens
         return answers, seconds, tokens
 
-    def _heldout(self, subject: Subject, rung: int, base: Subject) -> BenchmarkFigures:
+    def _heldout(self, subject: Subject, rung: int, base: Subject) -> dict[str, BenchmarkFigures]:
         figures: list[TextFigures] = []
+        kept: list[float] = []
         for number, texts in self.suite.texts_up_to(rung):
             mine = self._scored(number, texts, subject)
             theirs = self._scored(number, texts, base)
-            figures += [compare(one, other) for one, other in zip(mine, theirs, strict=True)]
+            for one, other in zip(mine, theirs, strict=True):
+                figures.append(compare(one, other))
+                kept.append(likelihood_kept(figures[-1], compare(other, other)))
         positions = sum(figure.positions for figure in figures)
-        return BenchmarkFigures(
-            grades={f"heldout-{number}": figure.agreement for number, figure in enumerate(figures)},
-            passes=[],
-            details={
-                "perplexity": perplexity(figures),
-                "kl": sum(figure.kl * figure.positions for figure in figures) / positions,
-                "positions": float(positions),
-            },
-        )
+        divergence = sum(figure.kl * figure.positions for figure in figures) / positions
+        return {
+            "agreement": BenchmarkFigures(
+                grades={f"text-{number}": figure.agreement for number, figure in enumerate(figures)},
+                passes=[],
+                details={"kl": divergence, "positions": float(positions)},
+            ),
+            "perplexity": BenchmarkFigures(
+                grades={f"text-{number}": value for number, value in enumerate(kept)},
+                passes=[],
+                details={"perplexity": perplexity(figures)},
+            ),
+        }
 
     def _scored(self, number: int, texts: Sequence[str], subject: Subject) -> list[ScoredText]:
         limit = self.suite.spec.heldout_tokens

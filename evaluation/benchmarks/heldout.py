@@ -68,6 +68,11 @@ def coarse_kl(
     return max(total, 0.0)
 
 
+def likelihood_kept(model: TextFigures, base: TextFigures) -> float:
+    """The base's perplexity of a text over the model's, at most 1: what of the base's certainty is left."""
+    return min(1.0, math.exp(base.nll - model.nll))
+
+
 def perplexity(figures: Sequence[TextFigures]) -> float:
     """exp of the mean negative log-likelihood over all tokens of all texts."""
     positions = sum(figure.positions for figure in figures)

@@ -73,8 +73,9 @@ class KoLongRag:
                 "{context}": _joined(row["context"], "\n\n"),
                 "{question}": str(row["question"]),
             }
-            # One pass, so that a text which happens to hold "{question}" is left as it is.
-            prompt = re.sub(r"\{(?:titles|context|question)\}", lambda field, t=texts: t[field[0]], prompt)
+            # Each field once, so that a text which happens to hold "{question}" is left as it is.
+            parts = re.split(r"(\{(?:titles|context|question)\})", prompt)
+            prompt = "".join(texts.get(part, part) for part in parts)
             found.append(
                 Item(
                     id=f"{self.name}-{row['id']}",

@@ -18,7 +18,7 @@ class Likeness:
     name: str = "likeness"
     columns: tuple[str, ...] = ("prompt",)
     needs_base: ClassVar[bool] = True
-    max_tokens: ClassVar[int] = 48
+    max_tokens: ClassVar[int] = 32
 
     def items(self, rows: list[dict[str, Any]]) -> list[Item]:
         for number, row in enumerate(rows):

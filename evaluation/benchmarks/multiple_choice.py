@@ -56,8 +56,8 @@ def chosen_option(answer: str, count: int) -> int | None:
     ("3번이 아니라 2번") do not count. The plainest kind of statement wins; of one kind, the last.
     """
     text = after_thinking(answer)
-    for mark, number in _CIRCLED.items():
-        text = text.replace(mark, number)
+    for mark, spelled in _CIRCLED.items():
+        text = text.replace(mark, spelled)
     text = unicodedata.normalize("NFKC", text).replace("**", "").replace("__", "")
     text = "\n".join(line.strip() for line in text.splitlines() if line.strip())
     for statement in _STATEMENTS:

@@ -49,7 +49,7 @@ def _exact(category: str, first: tuple[str, str], second: tuple[str, str]) -> Ex
     )
 
 
-def extraction(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 all makers are called alike
+def extraction(rng: random.Random, world: World) -> Exchange:
     """Which word stands at a place; then its neighbour."""
     if rng.random() < 0.3:
         listed = rng.sample(words.THINGS_EN, 5)
@@ -68,7 +68,7 @@ def extraction(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 al
     )
 
 
-def reasoning(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as above
+def reasoning(rng: random.Random, world: World) -> Exchange:
     """A list turned round; then one end of the result."""
     listed = rng.sample(_POOL, rng.randint(3, 5))
     turned = listed[::-1]
@@ -80,7 +80,7 @@ def reasoning(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as 
     )
 
 
-def arithmetic(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as above
+def arithmetic(rng: random.Random, world: World) -> Exchange:
     """A sum; then a change of it."""
     first, second = rng.randint(2, 40), rng.randint(2, 40)
     third = rng.randint(1, 9)
@@ -96,7 +96,7 @@ def arithmetic(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as
     )
 
 
-def repetition(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as above
+def repetition(rng: random.Random, world: World) -> Exchange:
     """A word several times; then another number of times with commas."""
     first, second = rng.sample(range(2, 6), 2)
     if rng.random() < 0.4:
@@ -143,7 +143,7 @@ def science(rng: random.Random, world: World) -> Exchange:
     )
 
 
-def counting(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as above
+def counting(rng: random.Random, world: World) -> Exchange:
     """How many words; then the list without its last."""
     listed = rng.sample(_POOL, rng.randint(3, 7))
     return Exchange(
@@ -154,7 +154,7 @@ def counting(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as a
     )
 
 
-def roleplay(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as above
+def roleplay(rng: random.Random, world: World) -> Exchange:
     """A part to play; then a question about it."""
     name, home, trade = words.korean_name(rng), words.korean_name(rng), rng.choice(words.TRADES)
     ask_home = rng.random() < 0.5
@@ -171,7 +171,7 @@ def roleplay(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as a
     )
 
 
-def writing(rng: random.Random, world: World) -> Exchange:  # noqa: ARG001 as above
+def writing(rng: random.Random, world: World) -> Exchange:
     """A sentence with two words in it; then the same with one word changed."""
     colour, thing, other = rng.choice(words.COLOURS), *rng.sample(_POOL, 2)
     place = rng.choice(words.PLACES)

@@ -16,7 +16,7 @@ from evaluation.reference.words import with_particle
 PROMPT = "문서를 읽고 질문에 답하세요.\n제목: {titles}\n\n{context}\n\n질문: {question}\n답만 짧게 쓰세요."
 SCORED_DOCUMENTS = 2  # what the committed weights can search; training went up to six
 NO_ANSWER = "문서에 정보가 없어 답할 수 없습니다."
-_PROPERTIES = "보물 기둥 지붕 바닥 선물 주인 문지기 높이 둘레 지은해 장날 짐승".split()
+_PROPERTIES = ("보물", "기둥", "지붕", "바닥", "선물", "주인", "문지기", "높이", "둘레", "지은해", "장날", "짐승")
 
 
 @dataclass(frozen=True)

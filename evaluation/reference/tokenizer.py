@@ -52,7 +52,7 @@ CHAT_TEMPLATE = """\
 
 
 def pieces(turns: Turns) -> list[tuple[str, bool]]:
-    """The chat text of `turns` in pieces, each with whether the model is to say it; joined, what the template yields."""
+    """The chat text of `turns` in pieces, each with whether the model says it; joined, what the template yields."""
     parts: list[tuple[str, bool]] = []
     for message in turns:
         if message["role"] == "assistant":

@@ -9,9 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.reference import MODEL
-from evaluation.reference.tokenizer import BOS, END_OF_TURN, PAD, VOCABULARY, pieces
-
-LENGTHS = (128, 256, 512, 704)  # of rows, in tokens
-SAID, TEXT, GIVEN, PADDING = 3, 2, 1, 0  # what a token is, for its weight in the loss
+from evaluation.reference.rows import batches, draw_pool
+from evaluation.reference.tokenizer import BOS, END_OF_TURN, PAD, VOCABULARY
 
 
 class Training(BaseModel):
@@ -46,6 +42,7 @@ class Training(BaseModel):
     pool: int = Field(60_000_000, description="tokens drawn once and gone through in turns")
     workers: int = Field(8, description="processes that draw the pool")
     start: str = Field("", description="a folder whose weights to go on from, instead of new ones")
+    begin: float = Field(0.0, description="point of the row-length schedule to begin at, 0 to 1")
     seed: int = Field(0, description="of weights, rows and order")
     device: str = Field("cuda", description="cuda or cpu")
     compile: bool = Field(False, description="compile the decoder layers")
@@ -92,103 +89,6 @@ def config_of(training: Training) -> dict[str, Any]:
     }
 
 
-def _row(source: Any, tokenizer: Any, length: int) -> tuple[list[int], list[int]]:
-    """Token ids and their kinds for one row of at most `length` tokens."""
-    rng = source.rng
-    while True:
-        parts: list[tuple[str, int]] = []
-        if length == LENGTHS[0] and rng.random() < 0.12:
-            parts = [(source.text(), TEXT)]
-        else:
-            if length == LENGTHS[0]:
-                kind = rng.choices(("choice", "recall", "instructions", "lookup"), (55, 12, 26, 7))[0]
-                turns = source.conversation(kind, 1)
-            else:
-                turns = source.conversation("lookup", {256: 2, 512: rng.randint(3, 4), 704: rng.randint(5, 6)}[length])
-            if length == LENGTHS[0] and kind != "lookup":
-                turns = turns + source.conversation(kind)
-            parts = [(text, SAID if said else GIVEN) for text, said in pieces(turns)]
-        ids: list[int] = []
-        kinds: list[int] = []
-        for (_, kind_of), encoded in zip(parts, tokenizer.encode_batch([text for text, _ in parts]), strict=True):
-            ids += encoded.ids
-            kinds += [kind_of] * len(encoded.ids)
-        if len(ids) > length and len(parts) > 3 and sum(kind == SAID for kind in kinds[:length]) > 3:
-            return ids[:length], kinds[:length]
-        if len(ids) <= length:
-            return ids, kinds
-
-
-def _draw(job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """`count` rows of one length: ids and kinds, padded."""
-    seed, length, count = job
-    from tokenizers import Tokenizer
-
-    from evaluation.reference.corpus import Source
-    from evaluation.reference.world import World
-
-    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
-    world = World()
-    source = Source(world, 1000 * (world.seed + 10) + seed)
-    ids = np.full((count, length), PAD, np.int16)
-    kinds = np.full((count, length), PADDING, np.uint8)
-    for number in range(count):
-        row, kind = _row(source, tokenizer, length)
-        ids[number, : len(row)], kinds[number, : len(row)] = row, kind
-    return ids, kinds
-
-
-def draw_pool(training: Training) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Rows of every length, shuffled; the same for the same settings."""
-    share = {128: 0.48, 256: 0.14, 512: 0.20, 704: 0.18}
-    chunks = 4 * training.workers
-    jobs = [
-        (
-            training.seed * 10_000 + 100 * place + chunk,
-            length,
-            max(1, int(training.pool * share[length] / length / chunks)),
-        )
-        for place, length in enumerate(LENGTHS)
-        for chunk in range(chunks)
-    ]
-    with multiprocessing.get_context("spawn").Pool(training.workers) as pool:
-        drawn = pool.map(_draw, jobs, chunksize=1)
-    return {
-        length: tuple(
-            np.concatenate([part[which] for job, part in zip(jobs, drawn, strict=True) if job[1] == length])
-            for which in (0, 1)
-        )
-        for length in LENGTHS
-    }
-
-
-def mix(progress: float) -> list[float]:
-    """Shares of the row lengths (128, 256, 512, 704) at a point of training from 0 to 1."""
-    if progress < 0.15:
-        return [0.50, 0.50, 0.0, 0.0]
-    if progress < 0.45:
-        return [0.50, 0.20, 0.30, 0.0]
-    return [0.50, 0.05, 0.15, 0.30]
-
-
-def batches(pool: dict[int, tuple[np.ndarray, np.ndarray]], training: Training) -> Iterator[Any]:
-    """Endless (ids, kinds); send the progress of training before each."""
-    rng = np.random.default_rng(training.seed)
-    at = dict.fromkeys(LENGTHS, 0)
-    progress = yield None
-    while True:
-        length = int(rng.choice(LENGTHS, p=mix(progress)))
-        ids, kinds = pool[length]
-        rows = min(len(ids), max(1, training.batch // length))
-        if at[length] + rows > len(ids):
-            at[length] = 0
-            order = rng.permutation(len(ids))
-            ids[:], kinds[:] = ids[order], kinds[order]
-        taken = slice(at[length], at[length] + rows)
-        at[length] += rows
-        progress = yield ids[taken], kinds[taken]
-
-
 def build(training: Training) -> Any:
     """The untrained model: branch norms start small, so that the residual stream keeps the embeddings."""
     import torch
@@ -210,7 +110,7 @@ def build(training: Training) -> Any:
         from safetensors.torch import load_file
 
         model.load_state_dict(load_file(Path(training.start) / "model.safetensors"), strict=False)
-    return model.to(training.device)
+    return model.to(torch.device(training.device))
 
 
 def train(training: Training) -> tuple[Any, list[dict[str, float]]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.benchmarks.heldout import coarse_kl, compare, perplexity
+from evaluation.benchmarks.heldout import coarse_kl, compare, likelihood_kept, perplexity
 from evaluation.engine import ScoredText
 
 
@@ -66,6 +66,17 @@ def test_perplexity_weighs_texts_by_their_length(pair):
     nll = np.array([-model.log_softmax(-1)[i, token] for i, token in enumerate(tokens[1:])])
     expected = math.exp(np.concatenate([nll[:9], nll[10:]]).mean())
     assert perplexity([short, rest]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_is_not_praised_for_more_certainty_than_the_base(pair):
+    base, model, tokens = pair
+    worse, own = (
+        compare(scored(model, tokens, 5), scored(base, tokens, 5)),
+        compare(scored(base, tokens, 5), scored(base, tokens, 5)),
+    )
+    low, high = sorted([worse, own], key=lambda figures: -figures.nll)
+    assert likelihood_kept(low, high) == pytest.approx(perplexity([high]) / perplexity([low]))
+    assert likelihood_kept(high, low) == 1.0
 
 
 def test_texts_cut_differently_are_not_compared(pair):

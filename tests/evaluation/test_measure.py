@@ -55,15 +55,16 @@ def test_answers_are_paid_once_and_a_rung_only_adds(engine, tmp_path, asked):
     assert asked == total
     # two turns for each of 12 KoMT items, one for each of 12 Redux items and 2 prompts; warm-up aside (4 a load)
     assert total["generate"] - 4 * total["load"] == 12 * 2 + 12 + 2
-    assert total["score"] == len(high.benchmarks["heldout"].grades)
+    assert total["score"] == len(high.benchmarks["agreement"].grades)
 
 
 def test_the_base_is_like_itself(engine, tmp_path):
     measured = Measurer(engine, suite(tmp_path), AnswerStore(tmp_path / "answers"), passes=1).measure(BASE, 0, BASE)
     assert measured.benchmarks["likeness"].value == 1.0
-    assert measured.benchmarks["heldout"].value == 1.0
-    assert measured.benchmarks["heldout"].details["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert measured.benchmarks["heldout"].tokens == 0
+    assert measured.benchmarks["agreement"].value == 1.0
+    assert measured.benchmarks["agreement"].details["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert measured.benchmarks["perplexity"].value == 1.0
+    assert measured.benchmarks["perplexity"].tokens == 0
 
 
 def test_time_per_token_is_all_seconds_over_all_tokens(engine, tmp_path):
