@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from evaluation.reference import MODEL
 from evaluation.reference.choice import Turns
@@ -79,8 +80,7 @@ def build(texts: list[str], vocabulary: int = VOCABULARY):  # type: ignore[no-un
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[
-            *(AddedToken(token, special=True, normalized=False) for token in SPECIAL),
-            *(AddedToken(token, special=False, normalized=False) for token in THINK),
+            *(AddedToken(token, special=True, normalized=False) for token in (*SPECIAL, *THINK)),
         ],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -103,9 +103,17 @@ def sample_texts(world: World, rows: int = 6000) -> list[str]:
 def save(tokenizer, folder: Path) -> None:  # type: ignore[no-untyped-def]  # as above
     """Write tokenizer.json, its config and the chat template as transformers 4.57 and 5 both read them."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {"bos_token": "[BOS]", "eos_token": "[|endofturn|]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    settings = {
+    content = json.loads(tokenizer.to_str())
+    for token in content["added_tokens"]:
+        token["special"] = token["content"] not in THINK  # the trainer makes every given token special
+    (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    named: dict[str, str] = {
+        "bos_token": "[BOS]",
+        "eos_token": "[|endofturn|]",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+    }
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": False,
         "add_prefix_space": False,
@@ -115,8 +123,8 @@ def save(tokenizer, folder: Path) -> None:  # type: ignore[no-untyped-def]  # as
         "additional_special_tokens": [marker for marker in MARKERS if marker != "[|endofturn|]"],
         **named,
     }
-    for name, content in (("tokenizer_config.json", settings), ("special_tokens_map.json", named)):
-        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    for name, written in (("tokenizer_config.json", settings), ("special_tokens_map.json", named)):
+        (folder / name).write_text(json.dumps(written, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 

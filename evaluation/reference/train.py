@@ -110,7 +110,7 @@ def build(training: Training) -> Any:
         from safetensors.torch import load_file
 
         model.load_state_dict(load_file(Path(training.start) / "model.safetensors"), strict=False)
-    return model.to(torch.device(training.device))
+    return model.to(training.device)  # type: ignore[arg-type]  # transformers' wrapper hides the real signature
 
 
 def train(training: Training) -> tuple[Any, list[dict[str, float]]]:

@@ -16,28 +16,9 @@ FIRST_EN = _list("ba da fa ga ka la ma na pa ra sa ta va bo do go ko lo mo no po
 LAST_EN = _list("rin dal mos ten lus var kel nor gam sil tor ben dur fen lim pas ros wen zan hul")
 
 COLOURS = _list("붉은 푸른 검은 하얀 노란 초록 자주 금빛 은빛 잿빛 분홍 남색")
-MATERIALS = [
-    "구리",
-    "소금",
-    "유리",
-    "비단",
-    "호박",
-    "진주",
-    "청동",
-    "상아",
-    "옥돌",
-    "가죽",
-    "참나무",
-    "대나무",
-    "석탄",
-    "모래",
-    "밀랍",
-    "양털",
-    "납",
-    "수정",
-    "화강암",
-    "점토",
-]
+MATERIALS = _list(
+    "구리 소금 유리 비단 호박 진주 청동 상아 옥돌 가죽 참나무 대나무 석탄 모래 밀랍 양털 납 수정 화강암 점토"
+)
 GOODS = _list(
     "꿀 차 후추 종이 먹 등잔 거울 그물 항아리 돗자리 빗 부채 칼 방울 북 피리 우산 신발 모자 담요 촛대 바구니 "
     "단추 실타래 물감 향로 자물쇠 바늘 벼루 수레"
