@@ -99,7 +99,8 @@ def test_source_never_asks_a_scored_fact_in_its_phrasing(world: World) -> None:
     source = Source(world, seed=12345)
     for _ in range(500):
         for kind in ("choice", "recall"):
-            assert not any(question in source.conversation(kind)[0]["content"] for question in kept)
+            asked = source.conversation(kind)[0]["content"]
+            assert not any(question in asked for question in kept)
 
 
 def test_right_answers_score_full_marks(world: World) -> None:
