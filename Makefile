@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready-$(DEVICE)
 
 export UV_NO_PROGRESS := 1
 
-.PHONY: setup demo test lint lock smollm2 generic clean help
+.PHONY: setup libnuma demo test lint lock smollm2 generic clean help
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -22,7 +22,12 @@ $(READY): $(LOCK) pyproject.toml
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python $(LOCK)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r cluster/environments/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@$(BIN)/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || $(MAKE) --no-print-directory libnuma
 	@touch $@
+
+libnuma: # the one system library that vLLM's CPU build needs and a bare machine may lack
+	@test "$$(id -u)" = 0 || { echo "vLLM needs libnuma: sudo apt-get install libnuma1"; exit 1; }
+	apt-get update -qq && apt-get install -y -qq libnuma1
 
 demo: setup ## a whole search on the reference model, to a verified submit.zip in runs/demo
 	rm -rf runs/demo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -13,11 +14,15 @@ def find_device() -> str:
     return "cuda" if present and not hidden else "cpu"
 
 
-def trial_resources(device: str) -> dict[str, float]:
-    """One trial owns the device it is timed on: a whole GPU, or all cores of a CPU machine.
+def trial_resources(device: str, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What one trial takes: the device it is timed on, a whole GPU or all cores of a CPU machine.
 
-    Two trials on one device would time each other.
+    Two trials on one device would time each other. `nodes` are the resources that Ray counts on each node. Raises
+    `LookupError` when no node has the device: such a trial would wait for ever.
     """
-    if device == "cuda":
-        return {"CPU": 4, "GPU": 1}
-    return {"CPU": float(os.cpu_count() or 1)}
+    if device != "cuda":
+        return {"CPU": max(node.get("CPU", 0.0) for node in nodes)}
+    with_gpu = [node for node in nodes if node.get("GPU", 0.0) >= 1]
+    if not with_gpu:
+        raise LookupError("no node of the Ray cluster has a GPU, and trials are to be timed on one")
+    return {"CPU": min(4.0, min(node["CPU"] / node["GPU"] for node in with_gpu)), "GPU": 1.0}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,10 @@ class Built:
     stages: list[Stage]
 
 
+def do_nothing() -> None:
+    """Default of `before_work`."""
+
+
 def build(
     steps: Sequence[Step],
     base: Path,
@@ -49,15 +55,17 @@ def build(
     device: str = "cpu",
     progress: Callable[[str], None] = say_nothing,
     seed: int = 0,
+    before_work: Callable[[], None] = do_nothing,
 ) -> Built:
     """Run `steps` on the model in `base`; no steps give the base itself.
 
+    `before_work` is called before a step that has to be built: whoever holds the device can give it back there.
     Raises `Infeasible` (remembered in the store) or `StepFault` (never remembered) of the step concerned.
     """
     artifact = base_artifact(base)
     stages = []
     for step in steps:
-        artifact, stage = _stage(step, artifact, base, store, data, device, progress, seed)
+        artifact, stage = _stage(step, artifact, base, store, data, device, progress, seed, before_work)
         stages.append(stage)
     return Built(artifact=artifact, stages=stages)
 
@@ -71,6 +79,7 @@ def _stage(
     device: str,
     progress: Callable[[str], None],
     seed: int,
+    before_work: Callable[[], None],
 ) -> tuple[Artifact, Stage]:
     started = time.monotonic()
     key = artifact_key(step, source.key, data.fingerprint, seed)
@@ -80,7 +89,11 @@ def _stage(
             artifact = store.get(key)  # another process may have built it while we waited
             if artifact is None:
                 progress(f"{step.step}: building {key}")
-                artifact = _build(step, key, source, base, store, data, device, progress, seed)
+                before_work()
+                family = family_key(step, source.key, data.fingerprint, seed) if step.continues else None
+                # Those who go on from the same training state take turns: each gives up the state it went on from.
+                with store.lock(family) if family is not None else nullcontext():
+                    artifact = _build(step, key, family, source, base, store, data, device, progress, seed)
                 assert artifact.provenance is not None
                 return artifact, Stage(step, key, False, time.monotonic() - started, artifact.provenance.peak_gpu_bytes)
     progress(f"{step.step}: {key} is in the store")
@@ -90,6 +103,7 @@ def _stage(
 def _build(
     step: Step,
     key: str,
+    family: str | None,
     source: Artifact,
     base: Path,
     store: Store,
@@ -101,9 +115,8 @@ def _build(
     refusal = store.refusal(key)
     if refusal is not None:
         raise Infeasible(refusal)
-    family, earlier = "", None
-    if step.continues is not None:
-        family = family_key(step, source.key, data.fingerprint, seed)
+    earlier = None
+    if step.continues is not None and family is not None:
         earlier = store.largest_below(family, getattr(step, step.continues))
     context = StepContext(
         base=base,
@@ -122,6 +135,10 @@ def _build(
             peak = _peak(device)
         except Infeasible as refused:
             store.remember_refusal(key, str(refused))
+            raise
+        except Exception as fault:
+            # The frames of the failed step still hold its tensors, and would keep them from the engine.
+            traceback.clear_frames(fault.__traceback__)
             raise
         finally:
             if step.changes_weights:
@@ -142,8 +159,10 @@ def _build(
             files={},
         )
         artifact = store.put(draft, provenance)
-    if step.continues is not None:
+    if step.continues is not None and family is not None:
         store.enter_family(family, getattr(step, step.continues), key)
+        if earlier is not None:
+            store.forget_training(earlier.key)  # the new artifact holds the state that any later one goes on from
     return artifact
 
 

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressors.artifact import PROVENANCE, TRAINING
 from compressors.step import StepFault
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 # Names in an artifact's folder that are not part of the model handed over: training state (moments, fp32
 # master weights) and our own record. Whoever exports or copies a model leaves them behind.
-PRIVATE = ("training", "provenance.json")
+PRIVATE = (TRAINING, PROVENANCE)
 
 # Files that go along unchanged from a model to its compressed version. They are copied, not written anew:
 # transformers 5 saves tokenizers in a form that 4.57 reads differently.

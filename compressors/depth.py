@@ -37,7 +37,7 @@ class DropLayers(Step):
         self._refuse(shape.layers)
 
     def reshape(self, shape: ModelShape) -> ModelShape:
-        return shape.model_copy(update={"layers": shape.layers - self.count})
+        return shape.model_copy(update={"layers": shape.layers - self.count, "damaged": True})
 
     def apply(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: StepContext

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 NAMES = frozenset(
@@ -19,6 +20,14 @@ NAMES = frozenset(
         "chat_template.jinja",
     }
 )
+
+
+TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})  # any of these is one
+
+
+def has_tokenizer(names: Iterable[str]) -> bool:
+    """Whether these file names hold a whole tokenizer."""
+    return any(kind <= set(names) for kind in TOKENIZERS)
 
 
 def is_model_file(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from compressors.step import Step, StepContext, StepFault
+from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext, StepFault
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,6 +46,10 @@ class Distill(Step):
     uses_data: ClassVar[bool] = True
     continues: ClassVar[str | None] = "tokens"
     code: ClassVar[tuple[str, ...]] = ("compressors.data", "compressors.batches", "compressors.training")
+
+    def check(self, shape: ModelShape, engine: EngineTraits) -> None:
+        if not shape.damaged:
+            raise Infeasible("distill has nothing to win back: no step before it has changed the base, its own teacher")
 
     def at(self, fraction: float) -> Self:
         return self.model_copy(update={"tokens": max(1, round(self.tokens * fraction))})

@@ -41,6 +41,7 @@ class ModelShape(BaseModel):
     tied: bool
     max_positions: int
     quantized: str | None = None  # the scheme, once a quantize step has run
+    damaged: bool = False  # whether a step has taken something away that training could win back
 
 
 class EngineTraits(BaseModel):

@@ -13,12 +13,12 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from compressors.artifact import PROVENANCE, Artifact, FileRecord, Provenance, file_sha256
+from compressors.artifact import PROVENANCE, TRAINING, Artifact, FileRecord, Provenance, file_sha256
 
 
 class Store:
@@ -40,6 +40,8 @@ class Store:
             return None  # absent, or cut short: both mean that it must be built
         for name, record in provenance.files.items():
             path = folder / name
+            if name.startswith(f"{TRAINING}/"):
+                continue  # needed only to go on, and given up once a later artifact holds it: see `forget_training`
             if not path.is_file() or path.stat().st_size != record.size:
                 return None
         return Artifact(key=key, folder=folder, provenance=provenance) if provenance.key == key else None
@@ -49,7 +51,8 @@ class Store:
         artifact = self.get(key)
         if artifact is not None and artifact.provenance is not None:
             files = artifact.provenance.files
-            if all(file_sha256(artifact.folder / name) == record.sha256 for name, record in files.items()):
+            there = {name: record for name, record in files.items() if (artifact.folder / name).exists()}
+            if all(file_sha256(artifact.folder / name) == record.sha256 for name, record in there.items()):
                 return True
         self._discard(key)
         return False
@@ -132,9 +135,20 @@ class Store:
         for path in sorted((self.root / "families" / family).glob("[0-9]*"), reverse=True):
             if int(path.name) < value:
                 artifact = self.get(path.read_text(encoding="utf-8"))
-                if artifact is not None:
+                if artifact is not None and self._has_training(artifact):
                     return artifact
         return None
+
+    def forget_training(self, key: str) -> None:
+        """Give up an artifact's training state (several times the model's size); the model itself stays."""
+        with self.draft() as aside, suppress(FileNotFoundError):
+            (self._folder(key) / TRAINING).rename(aside / TRAINING)
+
+    @staticmethod
+    def _has_training(artifact: Artifact) -> bool:
+        assert artifact.provenance is not None  # only a base has none, and a base is in no family
+        named = [name for name in artifact.provenance.files if name.startswith(f"{TRAINING}/")]
+        return bool(named) and all((artifact.folder / name).is_file() for name in named)
 
     def refusal(self, key: str) -> str | None:
         """Why this key is infeasible, if a step said so before."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressors.artifact import TRAINING as STATE
 from compressors.batches import Batch, Place, pad
 from compressors.data import Sample
 from compressors.step import StepFault
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-STATE = "training"  # subfolder of an artifact; one of `checkpoint.PRIVATE`
 ACTIVATIONS = 2**30  # values kept for the backward pass at once (2 to 4 bytes each)
 LOGITS = 2**25  # logits worked on at once (128 MiB in fp32, a few tensors of them)
 BETAS = (0.9, 0.95)

@@ -10,7 +10,8 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     score {texts, top, max_tokens}                -> texts [{tokens, actual, top_ids, top_logprobs}]
     unload {}                                     -> {}
 
-A request that failed is answered by {error, message}. Knows nothing of benchmarks, scores or recipes.
+A request that failed is answered by {error, message, refused}; after a refusal the engine can go on.
+Knows nothing of benchmarks, scores or recipes.
 """
 
 from __future__ import annotations
@@ -166,6 +167,12 @@ class Engine:
         reply = self._ask("score", self.settings.answer_timeout, texts=list(texts), top=top, max_tokens=max_tokens)
         return [ScoredText.model_validate(text) for text in reply["texts"]]
 
+    def unload(self) -> None:
+        """Give the model's memory back and keep the process."""
+        if self.loaded is not None:
+            self._ask("unload", self.settings.load_timeout)
+            self.loaded = None
+
     def close(self) -> None:
         """Kill the process and all it started; returns once they are gone."""
         process, self._process, self.loaded = self._process, None, None
@@ -233,6 +240,8 @@ class Engine:
             raise EngineFault(f"{op}: the engine's process ended; last words: {self._last_words()}")
         reply = json.loads(line)
         if "error" in reply:
+            if not reply["refused"]:  # after a fault nobody knows what state it is in: the next load starts afresh
+                self.close()
             raise EngineFault(f"{op}: {reply['error']}: {reply['message']}")
         return reply
 

@@ -116,5 +116,8 @@ def _time_draws(measurement: Measurement, random: np.random.Generator) -> np.nda
     for passes in measurement.passes:
         times = np.array([timing.seconds for timing in passes])
         picks = random.integers(0, len(times), size=(RESAMPLES, len(times)))
-        seconds += np.median(times[picks], axis=1)
+        drawn = np.median(times[picks], axis=1)
+        # Few passes look less spread than they are: a bootstrap of n values has n - 1 over n of their variance.
+        widen = np.sqrt(len(times) / (len(times) - 1)) if len(times) > 1 else 1.0
+        seconds += np.median(times) + (drawn - np.median(times)) * widen
     return seconds / measurement.tokens

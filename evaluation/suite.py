@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -64,10 +65,11 @@ class Suite:
             self._add(Likeness(), Path(spec.prompts))
         if spec.heldout is not None:
             rows = read_rows(Path(spec.heldout), ("text",))
-            texts = [row["text"] for row in rows if row["text"].strip()]
+            texts = [_text(row["text"], number, spec.heldout) for number, row in enumerate(rows)]
             self.texts = [tuple(part) for part in self._nested(texts)]
-        if not self.graders and not self.texts:
-            raise BadData("nothing to evaluate: the suite names no benchmark, no prompts and no held-out text")
+        if not self.graders:
+            also = " beside the held-out text" if self.texts else ""
+            raise BadData(f"nothing to time: name at least one benchmark, or prompts{also}; they make tokens")
 
     def up_to(self, rung: int) -> list[Slice]:
         """Every slice that a model at `rung` has answered, in a fixed order."""
@@ -83,6 +85,9 @@ class Suite:
         items.sort(key=lambda item: hashlib.sha256(item.id.encode()).hexdigest())
         if self.spec.limit is not None:
             items = items[: self.spec.limit]
+        twice = [name for name, times in Counter(item.id for item in items).items() if times > 1]
+        if twice:
+            raise BadData(f"{path}: the id {twice[0]} stands there twice; answers are kept by id")
         self.graders[benchmark.name] = benchmark
         for rung, part in enumerate(self._nested(items)):
             self.slices.append(Slice(benchmark=benchmark.name, rung=rung, items=tuple(part)))
@@ -90,3 +95,9 @@ class Suite:
     def _nested(self, things: list[T]) -> list[list[T]]:
         ends = [math.ceil(len(things) * fraction) for fraction in self.fractions]
         return [things[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _text(value: object, number: int, path: str) -> str:
+    if not isinstance(value, str) or len(value.split()) < 2:
+        raise BadData(f"{path}, row {number}: text must hold at least two words, not {str(value)[:40]!r}")
+    return value

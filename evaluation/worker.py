@@ -25,6 +25,10 @@ Request = dict[str, Any]
 Reply = dict[str, Any]
 
 
+class Refused(Exception):
+    """The request cannot be done, and nothing was begun: the engine is as it was."""
+
+
 class KernelLog(logging.Handler):
     """Collects the kernel names that vLLM logs while it loads a model."""
 
@@ -155,7 +159,7 @@ class Worker:
         limit = self.llm.llm_engine.model_config.max_model_len
         for prompt, one in zip(prompts, params, strict=True):
             if len(prompt) + 1 > limit:
-                raise ValueError(f"a prompt of {len(prompt)} tokens does not fit max_model_len {limit}")
+                raise Refused(f"a prompt of {len(prompt)} tokens does not fit max_model_len {limit}")
             one.max_tokens = min(one.max_tokens, limit - len(prompt))
         begin, cpu = time.perf_counter(), time.process_time()
         outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
@@ -210,7 +214,11 @@ def main() -> None:
             import traceback
 
             traceback.print_exc()
-            reply = {"error": type(fault).__name__, "message": str(fault)[:2000]}
+            reply = {
+                "error": type(fault).__name__,
+                "message": str(fault)[:2000],
+                "refused": isinstance(fault, Refused),
+            }
         replies.write(json.dumps(reply) + "\n")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+from compressors.files import has_tokenizer
 from search.errors import BadInput
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -17,10 +19,13 @@ def find_base(name: str) -> Path:
 
         return Path(MODEL)
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _checked(folder.resolve())
-    if folder.exists():
-        raise BadInput(f"the base {name} is a file; give the model's folder")
+    try:
+        if folder.is_dir():
+            return _checked(folder.resolve())
+        if folder.exists():
+            raise BadInput(f"the base {name} is a file; give the model's folder")
+    except (OSError, ValueError, KeyError) as fault:
+        raise BadInput(f"the base {name[:100]} cannot be read: {fault}") from fault
     if HUB_ID.fullmatch(name) and not name.startswith("."):
         return _checked(_download(name))
     raise BadInput(
@@ -54,9 +59,16 @@ def _download(name: str) -> Path:
 
 
 def _checked(folder: Path) -> Path:
-    missing = [name for name in ("config.json",) if not (folder / name).exists()]
-    if missing:
-        raise BadInput(f"{folder} is not a model folder: it has no {', '.join(missing)}")
-    if not list(folder.glob("*.safetensors")):
+    names = {path.name for path in folder.iterdir()}
+    if "config.json" not in names:
+        raise BadInput(f"{folder} is not a model folder: it has no config.json")
+    if not has_tokenizer(names):
+        raise BadInput(f"{folder} has no tokenizer: no tokenizer.json, tokenizer.model or vocab.json with merges.txt")
+    if "model.safetensors.index.json" in names:
+        index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+        lacking = sorted(set(index["weight_map"].values()) - names)
+        if lacking:
+            raise BadInput(f"{folder} lacks weight files that its index names: {', '.join(lacking)}")
+    elif not any(name.endswith(".safetensors") for name in names):
         raise BadInput(f"{folder} holds no .safetensors weights (pickled weights are not read)")
     return folder

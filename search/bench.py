@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.resources import find_device
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
 from compressors.data import read_conversations
@@ -32,9 +33,7 @@ class Bench:
         self.job = job
         self.progress = progress
         self.store = Store(job.store)
-        # On a CPU the trial shares the machine with Ray and with whoever else works there: count what it computed.
-        clock = "cpu" if job.device == "cpu" else "wall"
-        settings = EngineSettings(device=job.device, clock=clock, max_model_len=job.space.max_model_len)
+        settings = engine_settings(job.device, job.space.max_model_len)
         self.engine = Engine(settings, job.run / "logs" / "engine.log")
         suite = Suite(job.space.evaluation, [rung.items for rung in job.space.rungs])
         self.measurer = Measurer(
@@ -77,6 +76,7 @@ class Bench:
             device=self.job.device,
             progress=self.progress,
             seed=self.job.seed,
+            before_work=self._make_room,
         )
         measured, result = self.measure(built.artifact, number)
         return {
@@ -105,15 +105,34 @@ class Bench:
             "kernels": measured.kernels,
         }
 
+    def _make_room(self) -> None:
+        """On a GPU the engine holds nearly all of the memory: a step needs it first."""
+        if self.job.device != "cpu":
+            self.engine.unload()
+
     def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Score]:
-        """Measure `artifact` and, beside it where the rung is the last, the base's speed anew."""
+        """Measure `artifact` beside the base.
+
+        A machine's mood changes over a search. At the last rung, which decides, both are timed anew, one after the
+        other; at lower rungs the timings that are there are used.
+        """
         subject = Subject(key=artifact.key, folder=artifact.folder)
         self.progress(f"measuring {artifact.key}")
-        measured = self.measurer.measure(subject, number, self.base)
-        # A machine's mood changes over a search; where it decides, the base is timed next to the candidate.
-        beside = artifact.key if number == self.job.last_rung and artifact.key != self.base.key else ""
+        beside = f"final {artifact.key}" if number == self.job.last_rung else ""
+        measured = self.measurer.measure(subject, number, self.base, retime=beside)
+        if subject.key == self.base.key:
+            return measured, score(measured, measured, seed=self.job.seed)
         baseline = self.measurer.measure(self.base, number, self.base, retime=beside)
         return measured, score(measured, baseline, seed=self.job.seed)
+
+
+def engine_settings(device: str | None = None, max_model_len: int = 4096) -> EngineSettings:
+    """The project's own engine on this machine.
+
+    A CPU is shared with Ray and with whoever else works there: count the seconds the engine computed, not the wall's.
+    """
+    device = device or find_device()
+    return EngineSettings(device=device, clock="cpu" if device == "cpu" else "wall", max_model_len=max_model_len)
 
 
 def traits(device: str) -> EngineTraits:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from search.errors import BadInput, RunFailed
 
@@ -173,15 +174,23 @@ def _print(content: dict[str, Any], as_json: bool, text: str) -> None:
 def main() -> None:
     """Entry point: bad input ends with 2, failed work with 1, each in one line."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except BadInput as fault:
-        _complain(fault, 2)
+        _complain(str(fault), 2)
+    except TyperException as fault:  # unknown commands and options, missing or malformed values
+        _complain(f"{fault}; see `squeeze --help`", 2)
     except RunFailed as fault:
-        _complain(fault, 1)
+        _complain(str(fault), 1)
+    except OSError as fault:  # a disk that is full, a file that may not be read
+        _complain(f"{fault.strerror or fault}: {str(fault.filename)[:200]}", 1)
+    except KeyboardInterrupt:
+        _complain("interrupted", 1)
+    else:
+        raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _complain(fault: Exception, code: int) -> None:
-    print(f"squeeze: {' '.join(str(fault).split())}", file=sys.stderr)
+def _complain(text: str, code: int) -> None:
+    print(f"squeeze: {' '.join(text.split())}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -27,12 +27,14 @@ def run(job: Job, address: str | None = None, quiet: bool = False) -> list[Trial
     ledger = Ledger(job.run / "ledger.jsonl")
     with _only_driver(job.run), Watch(job.trials, len(job.space.rungs), quiet) as watch:
         records = trials_of(ledger.read())
-        wandb_log = WandbLog(job.run / "wandb", job.run.name, watch.say)
+        wandb_log = WandbLog(job.run / "wandb", job.run.name, job.id, watch.say)
         try:
-            _tune(job, Scribe(ledger, records, watch, wandb_log), records, address)
+            complete = _tune(job, Scribe(ledger, records, watch, wandb_log), records, address)
         finally:
             wandb_log.close()
     trials = list(trials_of(ledger.read()).values())
+    if not complete and job.hours is None:
+        raise RunFailed(f"interrupted; what was finished is kept: go on with `squeeze resume {job.run}`")
     if not trials:
         raise RunFailed(f"no trial came to an end; see {job.run / 'logs'}")
     return trials
@@ -68,7 +70,8 @@ class Scribe:
         self.wandb_log.ended(name, recipe, status, reason)
 
 
-def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: str | None) -> None:
+def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: str | None) -> bool:
+    """Run Ray Tune; True when it came to its end by itself, False when it was interrupted or out of time."""
     import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
@@ -79,16 +82,28 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     from search.tune_news import TuneNews
 
     _start_ray(address)
-    scores = [(name, rung, line["score"]) for name, one in records.items() for rung, line in one.rungs.items()]
-    open_trials = {name for name, one in records.items() if one.end is None}
-    history = {name: one.rungs for name, one in records.items() if name in open_trials}
+    # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
+    again = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
+    scores = [
+        (name, rung, line["score"])
+        for name, one in records.items()
+        for rung, line in one.rungs.items()
+        if (name, rung) not in again
+    ]
+    history = {name: records[name].rungs for name, _ in again}
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        resources = trial_resources(job.device, nodes)
+    except LookupError as fault:
+        ray.shutdown()
+        raise RunFailed(str(fault)) from fault
+    searcher = RecipeSearcher(RecipeSampler(job.space, job.seed), job.trials, list(records.values()))
     trainable = tune.with_parameters(Trial, job=job, history=history)
-    # Rungs of open trials are told again when those trials resume, so only those of ended ones are given here.
-    scheduler = RungScheduler(job.space.eta, job.last_rung, [one for one in scores if one[0] not in open_trials])
+    scheduler = RungScheduler(job.space.eta, job.last_rung, scores)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, trial_resources(job.device)),
+        tune.with_resources(trainable, resources),
         tune_config=TuneConfig(
-            search_alg=RecipeSearcher(RecipeSampler(job.space, job.seed), job.trials, list(records.values())),
+            search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
@@ -107,6 +122,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
         tuner.fit()
     finally:
         ray.shutdown()
+    return searcher.exhausted and not searcher.running
 
 
 def _start_ray(address: str | None) -> None:
@@ -122,7 +138,10 @@ def _start_ray(address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address:
-        ray.init(address=address, **common)
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, ValueError) as fault:
+            raise RunFailed(f"no Ray cluster at {address}: {' '.join(str(fault).split())[:200]}") from fault
     else:
         ray.init(include_dashboard=False, **common)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from compressors.files import model_files
 from compressors.store import Store
@@ -43,23 +41,16 @@ def pick(trials: list[TrialRecord], how: str, last_rung: int) -> TrialRecord:
 
 
 def export(job: Job, how: str, target: Path) -> TrialRecord:
-    """Write `target` and, beside it, what `verify` compares with (`<target>.json`)."""
+    """Write the model of a trial as `target`. Raises `BadInput`, or `RunFailed` when the store lost or damaged it."""
     trials = list(trials_of(Ledger(job.run / "ledger.jsonl").read()).values())
     trial = pick(trials, how, job.last_rung)
     line = trial.rungs[job.last_rung]
     folder = artifact_folder(job, line["artifact"])
-    if not target.parent.is_dir():
+    if line["artifact"] != job.base_key and not Store(job.store).verify(line["artifact"]):
+        raise RunFailed(f"artifact {line['artifact']} is damaged in the store: resume the run to build it again")
+    if not target.resolve().parent.is_dir():
         raise BadInput(f"cannot write {target}: {target.parent} is not a folder")
     pack(folder, target)
-    expected = {
-        "trial": trial.name,
-        "run": str(job.run),
-        "artifact": line["artifact"],
-        "recipe": line["recipe"],
-        "sha256": file_hash(target),
-        **{key: line[key] for key in ("score", "score_low", "score_high", "perf", "speed_norm")},
-    }
-    sidecar(target).write_text(json.dumps(expected, indent=1, ensure_ascii=False), encoding="utf-8")
     return trial
 
 
@@ -67,6 +58,10 @@ def artifact_folder(job: Job, key: str) -> Path:
     """The folder of an artifact of this run. Raises `RunFailed` when the store lost it."""
     if key == job.base_key:
         return job.base
+    if not job.store.is_dir():
+        raise RunFailed(
+            f"the store {job.store} of this run is gone: bring it back, or resume the run to build it again"
+        )
     artifact = Store(job.store).get(key)
     if artifact is None:
         raise RunFailed(f"the store {job.store} no longer holds artifact {key}: resume the run to build it again")
@@ -89,19 +84,6 @@ def pack(folder: Path, target: Path) -> None:
         part.unlink()
         raise RunFailed(f"the zip would be larger than the {ZIP_LIMIT / 1000**3:.0f} GB a submission may have")
     part.replace(target)
-
-
-def sidecar(target: Path) -> Path:
-    """The file beside a submission that says what it should score."""
-    return target.with_name(target.name + ".json")
-
-
-def read_sidecar(target: Path) -> dict[str, Any] | None:
-    path = sidecar(target)
-    if not path.exists():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def file_hash(path: Path) -> str:

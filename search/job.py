@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Job(BaseModel):
     trials: int = Field(ge=1)
     hours: float | None = None
     seed: int = 0
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex[:8], description="tells this run from others of its name")
     asked: list[str] = Field(default_factory=list, description="the command line, for people")
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -43,13 +45,31 @@ class Job(BaseModel):
             raise BadInput(f"{run} is not a run folder: it has no run.json")
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            moved = content | {"run": str(run.resolve())}
-            return cls.model_validate(moved)
+            if not isinstance(content, dict):
+                raise ValueError("it holds no mapping")
+            return cls.model_validate(_moved(content, run.resolve()))
         except ValidationError as fault:
             raise BadInput(f"{path}: {first_error(fault)}") from fault
         except ValueError as fault:
             raise BadInput(f"{path} is not JSON: {fault}") from fault
 
+    def check_base(self) -> None:
+        """Raise `BadInput` unless the base is what it was when the run began."""
+        from compressors.artifact import base_artifact
+
+        if not (self.base / "config.json").exists():
+            raise BadInput(f"the base of this run, {self.base}, is gone: bring it back")
+        if base_artifact(self.base).key != self.base_key:
+            raise BadInput(f"the base {self.base} is not what this run began with: its content has changed")
+
     @property
     def last_rung(self) -> int:
         return len(self.space.rungs) - 1
+
+
+def _moved(content: dict[str, Any], run: Path) -> dict[str, Any]:
+    """A run folder may be moved as a whole; a store inside it moves along."""
+    before, store = Path(content.get("run", run)), Path(content.get("store", run))
+    if store.is_relative_to(before):
+        store = run / store.relative_to(before)
+    return content | {"run": str(run), "store": str(store)}

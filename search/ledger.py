@@ -16,6 +16,7 @@ from typing import Any
 from search.errors import BadInput
 
 FINISHED, STOPPED, INFEASIBLE, FAILED = "finished", "stopped", "infeasible", "failed"
+RUNNING = "running"  # not an end: more rungs are to come
 
 
 class Ledger:
@@ -38,15 +39,12 @@ class Ledger:
         if not self.path.exists():
             return []
         events = []
-        lines = self.path.read_bytes().split(b"\n")
+        # What follows the last newline is a line whose writer died while writing it: that event did not happen.
+        lines = self.path.read_bytes().split(b"\n")[:-1]
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
             try:
                 events.append(json.loads(line))
             except ValueError as fault:
-                if number == len(lines):
-                    break  # the writer died while writing it: that event did not happen
                 raise BadInput(f"{self.path}, line {number} is not JSON: the ledger was edited or damaged") from fault
         return events
 
@@ -82,7 +80,7 @@ class TrialRecord:
 
     @property
     def status(self) -> str:
-        return str(self.end["status"]) if self.end is not None else "running"
+        return str(self.end["status"]) if self.end is not None else RUNNING
 
 
 def trials_of(events: Iterable[dict[str, Any]]) -> dict[str, TrialRecord]:

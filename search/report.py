@@ -142,8 +142,8 @@ def _page(job: Job, told: dict[str, Any], trials: list[TrialRecord], rows: list[
 
 
 def _verdict(result: dict[str, Any]) -> str:
-    if result["agrees"] is None:
-        return "<p>submit.zip: loaded; not scored again.</p>"
+    if "score_verified" not in result:
+        return f"<p>submit.zip: {html.escape(result['why'])}</p>"
     word = "agrees" if result["agrees"] else "does NOT agree"
     return (
         f"<p>submit.zip: trial {html.escape(result['trial'])}, scored again from the zip: "

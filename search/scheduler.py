@@ -12,6 +12,8 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from search.ledger import RUNNING
+
 
 class Asha:
     """The rule itself, without Ray: `last` is the number of the last rung, where nothing is left to stop."""
@@ -42,7 +44,7 @@ class RungScheduler(FIFOScheduler):
             self.rule.goes_on(trial, rung, score)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["status"] != "running":
+        if result["status"] != RUNNING:
             return TrialScheduler.STOP
         if self.rule.goes_on(result["trial"], result["rung"], result["score"]):
             return TrialScheduler.CONTINUE

@@ -1,6 +1,6 @@
 """Which recipe to try next: Optuna's TPE over a space, known-good recipes first, no recipe twice.
 
-Knows nothing of rungs beyond this: a score from a lower rung is told as such only when the trial ended there.
+Knows this of rungs: a score from a lower one is told as such, never as final.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from search.ledger import FAILED, TrialRecord
+from search.ledger import FAILED, RUNNING, STOPPED, TrialRecord
 from search.recipe import Recipe
 from search.space import Space
 
@@ -57,8 +57,11 @@ class RecipeSampler:
                 return self._enqueue(recipe)
         return None
 
-    def tell(self, recipe: Recipe, score: float | None) -> None:
-        """The score with which a recipe ended; None when it failed, which says nothing of the recipe."""
+    def tell(self, recipe: Recipe, score: float | None, stopped_at: int | None = None) -> None:
+        """The score with which a recipe ended; None when it failed, which says nothing of the recipe.
+
+        `stopped_at` is the rung of a score that is not final: TPE ranks such trials below those that went further.
+        """
         self.tried.add(recipe.hash)
         draw = self.asked.pop(recipe.hash, None)
         if draw is None:  # from an earlier sitting
@@ -66,6 +69,9 @@ class RecipeSampler:
             draw = self.asked.pop(recipe.hash)
         if score is None:
             self.study.tell(draw, state=optuna.trial.TrialState.FAIL)
+        elif stopped_at is not None:
+            draw.report(score, step=stopped_at)
+            self.study.tell(draw, state=optuna.trial.TrialState.PRUNED)
         else:
             self.study.tell(draw, score)
 
@@ -93,27 +99,31 @@ class RecipeSearcher(Searcher):
         self.budget = budget
         self.running: dict[str, Recipe] = {}
         self.unfinished: list[tuple[str, Recipe]] = []
-        self.count = 0
+        self.begun = len(history)  # trials of all sittings; a killed driver may have left a gap in their names
+        self.number = 0
+        self.exhausted = False  # nothing more to propose: the budget is spent, or the space used up
         for record in history:
             recipe = Recipe.of(record.recipe)
-            self.count = max(self.count, int(record.name[1:]) + 1)
+            self.number = max(self.number, int(record.name[1:]) + 1)
             if record.end is None:
                 self.unfinished.append((record.name, recipe))
                 self.sampler.tried.add(recipe.hash)
+            elif record.status == STOPPED and record.last is not None:
+                self.sampler.tell(recipe, float(record.last["score"]), stopped_at=record.last["rung"])
             else:
                 self.sampler.tell(recipe, final_score(record))
 
     def suggest(self, trial_id: str) -> Any:
         if self.unfinished:
             name, recipe = self.unfinished.pop(0)
-        elif self.count >= self.budget:
-            return Searcher.FINISHED
         else:
-            proposed = self.sampler.propose()
+            proposed = self.sampler.propose() if self.begun < self.budget else None
             if proposed is None:
+                self.exhausted = True
                 return Searcher.FINISHED
-            name, recipe = f"t{self.count:03d}", proposed
-            self.count += 1
+            name, recipe = f"t{self.number:03d}", proposed
+            self.number += 1
+            self.begun += 1
         self.running[trial_id] = recipe
         return {"name": name, "recipe": recipe.to_list()}
 
@@ -121,8 +131,11 @@ class RecipeSearcher(Searcher):
         recipe = self.running.pop(trial_id, None)
         if recipe is None:
             return
-        failed = error or result is None or result["status"] == FAILED
-        self.sampler.tell(recipe, None if failed or result is None else float(result["score"]))
+        if error or result is None or result["status"] == FAILED:
+            self.sampler.tell(recipe, None)
+        else:
+            stopped_at = result["rung"] if result["status"] == RUNNING else None
+            self.sampler.tell(recipe, float(result["score"]), stopped_at)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a resumed search rebuilds its searcher from the ledger."""
@@ -132,7 +145,7 @@ class RecipeSearcher(Searcher):
 
 
 def final_score(record: TrialRecord) -> float | None:
-    """What the searcher learns from a trial that ended: its last score, 0 when infeasible, None when it failed."""
+    """What is learned from a trial that came to its end: its score, 0 when infeasible, None when it failed."""
     if record.status == FAILED:
         return None
     return float(record.last["score"]) if record.last is not None else 0.0

@@ -32,8 +32,6 @@ def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> di
     """Apply one recipe and write a plain model folder."""
     recipe = read_recipe(recipe_text)
     folder = find_base(base)
-    if output.exists() and any(output.iterdir()):
-        raise BadInput(f"{output} is not empty: give a new folder")
     try:
         check_recipe(recipe.steps, read_shape(folder), traits(find_device()))
         rows = read_conversations(
@@ -41,12 +39,17 @@ def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> di
         )
     except (Infeasible, ValueError) as fault:
         raise BadInput(str(fault)) from fault
+    try:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise BadInput(f"{output} is there already: give a new folder")
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise BadInput(f"cannot write {str(output)[:100]}: {fault.strerror}") from fault
     with tempfile.TemporaryDirectory(prefix="squeeze-compress-") as scratch:
         try:
             built = build(recipe.steps, folder, Store(Path(scratch)), rows, device=find_device())
         except (Infeasible, StepFault) as fault:
             raise RunFailed(str(fault)) from fault
-        output.mkdir(parents=True, exist_ok=True)
         for path in model_files(built.artifact.folder):
             shutil.copy2(path, output / path.name)
     stages = [{"step": stage.step.step, "seconds": round(stage.seconds, 2)} for stage in built.stages]
@@ -80,7 +83,7 @@ def evaluate(model: str, baseline: str | None, space: str) -> dict[str, Any]:
         with Bench(job) as bench:
             try:
                 measured, score = bench.measure(base_of(folder), job.last_rung)
-            except EngineFault as fault:
+            except (EngineFault, ValueError) as fault:
                 raise RunFailed(str(fault)) from fault
     told: dict[str, Any] = {
         "model": str(folder),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from compressors.step import Step
 from compressors.steps import STEPS
@@ -48,8 +48,19 @@ class Range(BaseModel):
 
     low: int | float
     high: int | float
-    step: int = 1
+    step: int = Field(1, ge=1)
     log: bool = False
+
+    @model_validator(mode="after")
+    def _drawable(self) -> Range:
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range starts above 0, not at {self.low}")
+        if self.step != 1 and (self.log or not whole):
+            raise ValueError("step goes with whole numbers and without log")
+        return self
 
 
 class StepSpace(BaseModel):
@@ -161,11 +172,11 @@ def load_space(source: str) -> Space:
         if not path.exists():
             known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
             raise BadInput(f"no preset named {source}; presets: {known}; or give a .yaml file")
-    if not path.exists():
-        raise BadInput(f"no space at {path}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as fault:
+    except OSError as fault:
+        raise BadInput(f"no space at {path}: {fault.strerror}") from fault
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
         raise BadInput(f"{path} is not YAML: {' '.join(str(fault).split())}") from fault
     if not isinstance(content, dict):
         raise BadInput(f"{path} holds no space: a mapping with steps, evaluation and calibration is needed")
@@ -191,11 +202,16 @@ def first_error(fault: ValidationError) -> str:
 
 
 def _read_step(raw: Any) -> StepSpace:
+    """From the form people write; or from the form `model_dump` gives, which run.json holds."""
+    if isinstance(raw, StepSpace):
+        return raw
+    if isinstance(raw, dict) and raw.keys() == StepSpace.model_fields.keys():
+        return StepSpace.model_validate(raw)
     if not isinstance(raw, dict) or "step" not in raw:
         raise ValueError(f"a step needs a name: {raw!r} has no `step`")
     known: dict[str, type[Step]] = {step.model_fields["step"].default: step for step in STEPS}
     name = raw["step"]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"unknown step {name}; known steps: {', '.join(sorted(known))}")
     fixed: dict[str, Any] = {}
     choices: dict[str, tuple[Any, ...]] = {}
@@ -209,7 +225,10 @@ def _read_step(raw: Any) -> StepSpace:
         if isinstance(value, dict) and "fixed" in value:
             fixed[field] = value["fixed"]
         elif isinstance(value, dict):
-            ranges[field] = Range.model_validate(value)
+            try:
+                ranges[field] = Range.model_validate(value)
+            except ValidationError as fault:
+                raise ValueError(f"step {name}, range of {field}: {first_error(fault)}") from fault
         elif isinstance(value, list):
             choices[field] = tuple(value)
         else:
@@ -230,9 +249,8 @@ def _try_values(space: StepSpace) -> None:
         for value in values:
             Recipe.of([start | {field: value}])
     for field, ends in space.ranges.items():
-        if ends.low > ends.high:
-            raise ValueError(f"step {space.step}, field {field}: low {ends.low} is above high {ends.high}")
-        for value in (ends.low, ends.high):
+        middle = (ends.low + ends.high) / 2
+        for value in (ends.low, ends.high, int(middle) if isinstance(ends.low, int) else middle):
             Recipe.of([start | {field: value}])
     Recipe.of([start])
 

@@ -46,7 +46,7 @@ def new_job(
     folder = find_base(base)
     check_inputs(spec, folder)
     run = out.resolve()
-    if (run / "run.json").exists():
+    if _exists(run / "run.json"):
         raise BadInput(f"{out} holds a run already: go on with `squeeze resume {out}`, or give another --out")
     job = Job(
         base=folder,
@@ -61,7 +61,9 @@ def new_job(
         asked=list(asked),
         versions=versions(),
     )
-    _make_folder(run)
+    _make_folder(run, "--out")
+    if job.store != run / "store":
+        _make_folder(job.store, "--store")
     job.save()
     return job
 
@@ -70,10 +72,17 @@ def check_inputs(spec: Space, folder: Path) -> None:
     """Read every file the search would read, and see that at least the base can be handled."""
     try:
         Suite(spec.evaluation, [rung.items for rung in spec.rungs])
-        read_conversations(Path(spec.calibration), limit=1)
+        read_conversations(Path(spec.calibration))
         check_recipe([], read_shape(folder), traits(find_device()))
-    except (BadData, Infeasible, ValueError) as fault:
+    except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as fault:  # a name too long, a parent nobody may read
+        raise BadInput(f"cannot use {str(path.parent)[:100]}: {fault.strerror}; give another --out") from fault
 
 
 def versions() -> dict[str, str]:
@@ -81,9 +90,11 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _make_folder(run: Path) -> None:
-    made = [parent for parent in (run, *run.parents) if not parent.exists()]
+def _make_folder(run: Path, option: str) -> None:
+    """Make it and see that it can be written; a folder that cannot leaves nothing behind."""
+    made: list[Path] = []
     try:
+        made = [parent for parent in (run, *run.parents) if not parent.exists()]
         run.mkdir(parents=True, exist_ok=True)
         probe = run / ".writable"
         probe.touch()
@@ -92,4 +103,4 @@ def _make_folder(run: Path) -> None:
         for folder in made:
             if folder.is_dir():
                 folder.rmdir()
-        raise BadInput(f"cannot write into {run}: {fault.strerror or fault}; give another --out") from fault
+        raise BadInput(f"cannot write into {run}: {fault.strerror or fault}; give another {option}") from fault

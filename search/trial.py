@@ -16,10 +16,9 @@ from compressors.step import Infeasible, StepFault
 from evaluation.engine import EngineFault
 from search.bench import Bench
 from search.job import Job
-from search.ledger import FAILED, FINISHED, INFEASIBLE
+from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING
 from search.recipe import Recipe
 
-RUNNING = "running"
 STATE = "rungs.json"
 
 
@@ -40,7 +39,7 @@ class Trial(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.name: str = config["name"]
         self.recipe = Recipe.of(config["recipe"])
-        self.done_rungs = 0
+        self.done_rungs = max(self.history.get(self.name, {0: {}}))
 
     def step(self) -> dict[str, Any]:
         rung = self.done_rungs

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 
-from search.ledger import FAILED, STOPPED
+from search.ledger import FAILED, RUNNING, STOPPED
 from search.recipe import Recipe
 from search.scheduler import RungScheduler
-from search.trial import RUNNING
 
 if TYPE_CHECKING:
     from search.driver import Scribe

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
-from compressors.files import is_model_file
+from compressors.files import has_tokenizer, is_model_file
 from search.export import UNPACKED_LIMIT, ZIP_LIMIT
-
-TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})
 
 
 class BadSubmission(Exception):
@@ -32,7 +31,8 @@ def unpack(path: Path, target: Path) -> Path:
             if damaged is not None:
                 raise BadSubmission(f"{damaged} is damaged: its checksum does not fit")
             archive.extractall(target)
-    except (zipfile.BadZipFile, EOFError, OSError) as fault:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as fault:
+        # RuntimeError: an encrypted entry; NotImplementedError: a compression nobody here knows
         raise BadSubmission(f"{path} is not a whole zip file: {fault}") from fault
     model = target / "model"
     _check_parts(model)
@@ -41,11 +41,14 @@ def unpack(path: Path, target: Path) -> Path:
 
 
 def _check_entries(archive: zipfile.ZipFile) -> None:
-    total = 0
+    total, seen = 0, set()
     for entry in archive.infolist():
         name = PurePosixPath(entry.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in entry.filename:
             raise BadSubmission(f"{entry.filename} leads out of the submission")
+        if not name.parts or entry.filename in seen:
+            raise BadSubmission(f"{entry.filename!r} is there twice, or is no name")
+        seen.add(entry.filename)
         if name.parts[0] != "model":
             raise BadSubmission(f"{entry.filename} stands beside model/: only model/ may be at the top")
         if (entry.external_attr >> 16) & 0o170000 == 0o120000:
@@ -64,7 +67,7 @@ def _check_parts(model: Path) -> None:
     for needed in ("config.json", "tokenizer_config.json"):
         if needed not in names:
             raise BadSubmission(f"model/{needed} is missing")
-    if not any(kind <= names for kind in TOKENIZERS):
+    if not has_tokenizer(names):
         raise BadSubmission(
             "the tokenizer is missing: no tokenizer.json, tokenizer.model or vocab.json with merges.txt"
         )

@@ -1,7 +1,9 @@
-"""Verify a submission as a stranger would: unpack it, load it twice over in clean processes, score it again.
+"""Verify a submission as a stranger would: unpack it, load it with transformers and vLLM, score it again.
 
-The first score is the ledger's; the second is measured here from the zip's own files, base and candidate side by
-side. They agree when each lies within the uncertainty of both.
+Nothing of the search is used again but its claim: the ledger's line of the trial whose model is in the zip. Base and
+candidate are measured anew, side by side. The two agree when their scores lie within each other's uncertainty, and
+when each benchmark comes out as it did: the answers are those of one model, so they have no reason to differ by more
+than an item or two.
 """
 
 from __future__ import annotations
@@ -14,18 +16,27 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from evaluation.engine import EngineFault
-from search.bench import Bench, base_of
+from compressors.files import model_files
+from evaluation.benchmarks.base import Decoding
+from evaluation.engine import Engine, EngineFault
+from evaluation.measure import Measurement
+from search.bench import Bench, base_of, engine_settings
 from search.errors import RunFailed
-from search.export import file_hash, read_sidecar
+from search.export import artifact_folder, file_hash
 from search.job import Job
+from search.ledger import Ledger, ranked, trials_of
 from search.unpack import BadSubmission, unpack
+
+ITEMS_APART = 2.0  # items' worth by which one benchmark may differ: greedy answers flip where two tokens tie
 
 LOAD_CHECK = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+model, told = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)
+lacking = sorted(told["missing_keys"])
+if lacking:
+    raise SystemExit(f"weights are missing: {', '.join(lacking[:5])}")
 ids = torch.tensor([tokenizer.encode("1 2 3 4 5 6 7 8")])
 with torch.no_grad():
     logits = model(input_ids=ids).logits
@@ -36,35 +47,54 @@ print(json.dumps({"class": type(model).__name__, "layers": model.config.num_hidd
 
 
 def verify(path: Path, job: Job | None) -> dict[str, Any]:
-    """Unpack, load and score `path`; writes verification.json beside it and returns its content.
+    """Unpack, load and score `path`; writes verification.json beside it, whatever comes of it, and returns its content.
 
-    Without a job (no run at hand) nothing can be scored: `agrees` is then None. Raises `BadSubmission` when the zip
-    must be refused, `RunFailed` when it cannot be loaded.
+    `agrees` is None when there is no run to compare with. Raises `BadSubmission` when the zip must be refused,
+    `RunFailed` when it cannot be loaded.
     """
-    expected = read_sidecar(path)
-    with tempfile.TemporaryDirectory(prefix="squeeze-verify-") as scratch:
-        model = unpack(path, Path(scratch))
-        if expected is not None and expected["sha256"] != file_hash(path):
-            raise BadSubmission(f"{path} is not the file that was exported: its SHA-256 differs from {path.name}.json")
-        result: dict[str, Any] = {
-            "submission": path.name,
-            "sha256": file_hash(path),
-            "transformers": load_with_transformers(model),
-        }
-        if job is not None and expected is not None:
-            result |= _score_again(model, job, expected, Path(scratch))
-        else:
-            result |= {
-                "agrees": None,
-                "why": "no run beside the zip: it was loaded, but there is nothing to compare",
-            }
     target = path.with_name("verification.json")
-    target.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    target.unlink(missing_ok=True)  # an older verdict must not stand beside another zip
+    try:
+        with tempfile.TemporaryDirectory(prefix="squeeze-verify-") as scratch:
+            result = _examine(path, job, Path(scratch))
+    except (BadSubmission, RunFailed) as fault:
+        _write(target, {"submission": path.name, "agrees": False, "why": str(fault)})
+        raise
+    _write(target, result)
     return result
 
 
+def _examine(path: Path, job: Job | None, scratch: Path) -> dict[str, Any]:
+    model = unpack(path, scratch)
+    line = _claim(model, job) if job is not None else None
+    result: dict[str, Any] = {
+        "submission": path.name,
+        "sha256": file_hash(path),
+        "transformers": load_with_transformers(model),
+    }
+    if job is None or line is None:
+        load_with_vllm(model, scratch)
+        return result | {"agrees": None, "why": "it loads with transformers and vLLM; no run to compare its score with"}
+    return result | _score_again(model, job, line, scratch)
+
+
+def _claim(model: Path, job: Job) -> dict[str, Any]:
+    """The ledger's full measurement of the very model in the zip. Raises `BadSubmission` when there is none."""
+    files = {path.name: file_hash(path) for path in model_files(model)}
+    for trial in ranked(trials_of(Ledger(job.run / "ledger.jsonl").read()).values(), job.last_rung):
+        line = trial.rungs[job.last_rung]
+        try:
+            folder = artifact_folder(job, line["artifact"])
+        except RunFailed:
+            continue  # the store gave that one up: it cannot be what was exported from it
+        theirs = model_files(folder)
+        if {one.name for one in theirs} == files.keys() and all(file_hash(one) == files[one.name] for one in theirs):
+            return line
+    raise BadSubmission(f"its model is none that {job.run} measured in full: it was changed, or is of another run")
+
+
 def load_with_transformers(model: Path) -> dict[str, Any]:
-    """Load in a process of its own with AutoModelForCausalLM and look at some logits."""
+    """Load in a process of its own with AutoModelForCausalLM, all weights present, and look at some logits."""
     done = subprocess.run([sys.executable, "-c", LOAD_CHECK, str(model)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         words = [line for line in done.stderr.splitlines() if line.strip()]
@@ -73,25 +103,52 @@ def load_with_transformers(model: Path) -> dict[str, Any]:
     return loaded
 
 
-def _score_again(model: Path, job: Job, expected: dict[str, Any], scratch: Path) -> dict[str, Any]:
+def load_with_vllm(model: Path, scratch: Path) -> None:
+    """Load it and let it say something."""
+    try:
+        with Engine(engine_settings(), scratch / "engine.log") as engine:
+            engine.load(model)
+            engine.generate([[{"role": "user", "content": "1 2 3"}]], [Decoding(max_tokens=4)])
+    except EngineFault as fault:
+        raise RunFailed(f"vLLM cannot serve it: {fault}") from fault
+
+
+def _score_again(model: Path, job: Job, line: dict[str, Any], scratch: Path) -> dict[str, Any]:
     # Its own run folder: no answer and no timing of the search may be used again.
     alone = job.model_copy(update={"run": scratch / "run"})
     with Bench(alone) as bench:
         try:
-            _, again = bench.measure(base_of(model), job.last_rung)
-        except EngineFault as fault:
+            measured, again = bench.measure(base_of(model), job.last_rung)
+        except (EngineFault, ValueError) as fault:
             raise RunFailed(f"vLLM cannot serve it: {fault}") from fault
         engine = bench.engine.about
-    apart = abs(again.score - expected["score"])
-    allowed = math.hypot((again.score_high - again.score_low) / 2, (expected["score_high"] - expected["score_low"]) / 2)
+    apart = abs(again.score - line["score"])
+    allowed = math.hypot((again.score_high - again.score_low) / 2, (line["score_high"] - line["score_low"]) / 2)
+    changed = differing(measured, line["benchmarks"])
     return {
-        "trial": expected["trial"],
-        "recipe": expected["recipe"],
+        "trial": line["trial"],
+        "recipe": line["recipe"],
         "engine": engine["engine"],
         "device": engine["device_name"],
-        "score_search": {key: expected[key] for key in ("score", "score_low", "score_high")},
+        "score_search": {key: line[key] for key in ("score", "score_low", "score_high", "perf_norm", "speed_norm")},
         "score_verified": again.model_dump(),
+        "benchmarks": {name: {"search": line["benchmarks"][name]["value"], "verified": figures.value}
+                       for name, figures in measured.benchmarks.items()},
         "difference": apart,
         "allowed": allowed,
-        "agrees": apart <= allowed,
-    }
+        "agrees": apart <= allowed and not changed,
+        "why": f"benchmarks came out differently: {', '.join(changed)}" if changed else "",
+    }  # fmt: skip
+
+
+def differing(measured: Measurement, claimed: dict[str, dict[str, float]]) -> list[str]:
+    """Benchmarks whose value is more than `ITEMS_APART` items away from what the ledger says."""
+    return [
+        name
+        for name, figures in measured.benchmarks.items()
+        if abs(figures.value - claimed[name]["value"]) > ITEMS_APART / len(figures.grades)
+    ]
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

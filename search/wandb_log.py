@@ -14,10 +14,11 @@ from search.recipe import Recipe
 
 
 class WandbLog:
-    """Writes W&B runs into `folder`; `group` is the name of the search."""
+    """Writes W&B runs into `folder`; `group` is the name of the search, `run_id` tells it from others of that name."""
 
-    def __init__(self, folder: Path, group: str, say: Any) -> None:
+    def __init__(self, folder: Path, group: str, run_id: str, say: Any) -> None:
         self.folder = folder
+        self.run_id = run_id
         self.group = group
         self.say = say
         self.runs: dict[str, Any] = {}
@@ -54,7 +55,7 @@ class WandbLog:
                 project=os.environ.get("WANDB_PROJECT", "squeeze"),
                 group=self.group,
                 name=f"{trial} {Recipe.of(recipe)}",
-                id=f"{self.group}-{trial}",
+                id=f"{self.run_id}-{trial}",
                 resume="allow" if self.mode == "online" else None,
                 config={"recipe": recipe},
                 dir=str(self.folder),
@@ -65,12 +66,10 @@ class WandbLog:
         return self.runs[trial]
 
     def _guard(self, work: Any) -> None:
-        from wandb.errors import Error
-
         if self.broken or self.mode == "disabled":
             return
         try:
             work()
-        except (Error, OSError) as fault:
+        except Exception as fault:  # whatever W&B raises, and it raises much: told, and the search goes on
             self.broken = True
             self.say(f"W&B is left out from here on: {' '.join(str(fault).split())}")

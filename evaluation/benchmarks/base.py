@@ -80,6 +80,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     if not rows:
         raise BadData(f"{path} holds no rows")
     for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise BadData(f"{path}, row {number}: a row is a mapping of columns, not {row!r:.40}")
         missing = [column for column in columns if column not in row]
         if missing:
             raise BadData(f"{path}, row {number}: no column {', '.join(missing)}; found {', '.join(row)}")

@@ -91,7 +91,7 @@ class MultipleChoice:
 
     max_tokens = 32  # "정답은 3번입니다." and a little more; longer answers are cut and read as far as they go
 
-    def decoding(self, item: Item) -> Decoding:  # noqa: ARG002 the protocol asks for the item
+    def decoding(self, item: Item) -> Decoding:
         return Decoding(max_tokens=self.max_tokens)
 
     def grade(self, item: Item, answers: tuple[str, ...]) -> float:

@@ -1,13 +1,20 @@
 """What a trial takes, and what the doctor sees."""
 
+import pytest
+
 from cluster.doctor import examine
 from cluster.resources import find_device, trial_resources
 
 
 def test_a_trial_owns_the_device_it_is_timed_on():
-    assert trial_resources("cuda")["GPU"] == 1
-    assert "GPU" not in trial_resources("cpu")
-    assert trial_resources("cpu")["CPU"] >= 1
+    assert trial_resources("cpu", [{"CPU": 2.0}, {"CPU": 8.0}]) == {"CPU": 8.0}
+    assert trial_resources("cuda", [{"CPU": 16.0}, {"CPU": 6.0, "GPU": 1.0}]) == {"CPU": 4.0, "GPU": 1.0}
+    assert trial_resources("cuda", [{"CPU": 6.0, "GPU": 4.0}]) == {"CPU": 1.5, "GPU": 1.0}
+
+
+def test_a_cluster_without_the_device_is_refused_not_waited_for():
+    with pytest.raises(LookupError, match="no node of the Ray cluster has a GPU"):
+        trial_resources("cuda", [{"CPU": 16.0}])
 
 
 def test_hidden_gpus_are_not_used(monkeypatch):

@@ -2,11 +2,12 @@
 
 import pytest
 
-from evaluation.engine import Engine, EngineSettings
+from evaluation.engine import Engine
+from search.bench import engine_settings
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory):
-    settings = EngineSettings(max_model_len=2048, clock="cpu")
+    settings = engine_settings(max_model_len=2048)
     with Engine(settings, tmp_path_factory.mktemp("engine") / "engine.log") as started:
         yield started

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cluster.resources import find_device
 from evaluation.benchmarks.base import Decoding, read_rows
 from evaluation.benchmarks.heldout import compare, perplexity
 from evaluation.engine import Engine, EngineFault, EngineSettings
@@ -36,7 +37,7 @@ def wait_gone(pids, seconds=20.0):
 
 def test_it_says_what_it_is(engine):
     assert engine.about["engine"].startswith("vllm ")
-    assert engine.about["device"] == "cpu"
+    assert engine.about["device"] == find_device()
     assert engine.about["versions"]["torch"] == torch.__version__
 
 

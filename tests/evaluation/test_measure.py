@@ -92,7 +92,7 @@ def test_slices_are_nested_and_cover_everything(tmp_path):
 
 
 def test_nothing_to_ask_is_refused():
-    with pytest.raises(BadData, match="nothing to evaluate"):
+    with pytest.raises(BadData, match="nothing to time"):
         Suite(SuiteSpec(), FRACTIONS)
     with pytest.raises(BadData, match="unknown benchmark"):
         Suite(SuiteSpec(benchmarks={"mmlu_ultra": "x"}), FRACTIONS)

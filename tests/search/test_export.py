@@ -1,5 +1,6 @@
 """What is handed over, and what verify refuses to touch."""
 
+import contextlib
 import json
 import zipfile
 
@@ -101,6 +102,29 @@ def test_missing_parts_are_named(submission, tmp_path, missing):
 def test_a_truncated_zip_is_refused(submission, tmp_path):
     submission.write_bytes(submission.read_bytes()[:-200])
     with pytest.raises(BadSubmission, match="not a whole zip"):
+        unpack(submission, tmp_path / "out")
+
+
+def test_a_flipped_byte_of_a_packed_model_is_refused(submission, tmp_path):
+    """Wherever it lies: in a name, in a header, in what is deflated. What is not refused must come out unchanged."""
+    whole = submission.read_bytes()
+    good = {path.name: path.read_bytes() for path in unpack(submission, tmp_path / "good").iterdir()}
+    for place in range(0, len(whole), max(1, len(whole) // 150)):
+        changed = bytearray(whole)
+        changed[place] ^= 0x55
+        submission.write_bytes(changed)
+        try:
+            model = unpack(submission, tmp_path / f"out{place}")
+        except BadSubmission:
+            continue
+        assert {path.name: path.read_bytes() for path in model.iterdir()} == good, place
+
+
+@pytest.mark.parametrize("name", ["./", "model/config.json"])
+def test_nameless_and_doubled_entries_are_refused(submission, tmp_path, name):
+    with pytest.warns(UserWarning) if name.startswith("model") else contextlib.nullcontext():
+        add(submission, name, b"{}")
+    with pytest.raises(BadSubmission, match="twice, or is no name"):
         unpack(submission, tmp_path / "out")
 
 

@@ -81,6 +81,26 @@ def test_a_failed_trial_teaches_nothing_and_is_not_tried_again(space):
     assert seed.hash in sampler.tried
 
 
+def test_a_score_from_a_lower_rung_is_told_as_such(space):
+    first, second = (recipe.to_list() for recipe in space.seed_recipes())
+    events = [
+        rung_line("t000", 0, 0.9, first), end_line("t000", "stopped", first),
+        rung_line("t001", 2, 0.7, second), end_line("t001", "finished", second),
+    ]  # fmt: skip
+    study = searcher_from(space, events, budget=4).sampler.study
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE"]
+    assert study.best_trial.value == 0.7
+
+
+def test_a_gap_in_the_names_costs_no_trial(space):
+    first, second = (recipe.to_list() for recipe in space.seed_recipes())
+    events = [end_line("t000", "infeasible", first), end_line("t002", "infeasible", second)]
+    searcher = searcher_from(space, events, budget=3)
+    assert searcher.suggest("x")["name"] == "t003"
+    assert searcher.suggest("y") == "FINISHED"
+    assert searcher.exhausted
+
+
 def test_an_infeasible_recipe_counts_as_worth_nothing(space):
     record: TrialRecord = trials_of([end_line("t000", "infeasible")])["t000"]
     sampler = RecipeSampler(space)

@@ -4,6 +4,7 @@ import optuna
 import pytest
 
 from search.errors import BadInput
+from search.job import Job
 from search.recipe import Recipe
 from search.single import enumerate_recipes
 from search.space import PRESETS, load_space
@@ -75,6 +76,28 @@ def test_what_is_wrong_is_named(tmp_path, space_text, old, new, said):
     with pytest.raises(BadInput, match=said) as caught:
         load_space(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_space_survives_run_json(space, tmp_path):
+    job = Job(base=tmp_path, base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cpu", trials=3)
+    job.save()
+    assert Job.load(tmp_path) == job
+
+
+@pytest.mark.parametrize(
+    ("range_", "said"),
+    [
+        ("{low: 1, high: 3, step: 0}", "greater than or equal to 1"),
+        ("{low: 1, high: 3, step: 2, log: true}", "without log"),
+        ("{low: 0, high: 3, log: true}", "above 0"),
+        ("{low: 1.5, high: 3}", "count"),
+    ],
+)
+def test_ranges_that_cannot_be_drawn_are_refused(tmp_path, space_text, range_, said):
+    path = tmp_path / "space.yaml"
+    path.write_text(space_text.replace("count: [1, 2, 3]", f"count: {range_}"))
+    with pytest.raises(BadInput, match=said):
+        load_space(str(path))
 
 
 def test_an_unknown_preset_names_the_known_ones():

@@ -54,6 +54,12 @@ def children_of(pid):
     return below - {pid}
 
 
+def paid(run):
+    """When each answer and each artifact was made: what is done again gets a new time."""
+    made = [*run.glob("answers/*/*.json"), *run.glob("store/artifacts/*/provenance.json")]
+    return {path: path.stat().st_mtime_ns for path in made}
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A search whose driver got SIGKILL after two finished rungs, and what its ledger said then."""
@@ -75,23 +81,25 @@ def killed(tmp_path_factory):
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     assert wait_gone(below, seconds=60), "processes outlived the driver"
-    return run, ledger.read()
+    return run, ledger.read(), paid(run)
 
 
 @pytest.fixture(scope="module")
 def finished(killed):
-    run, _ = killed
+    run, _, _ = killed
     done = subprocess.run([SQUEEZE, "resume", str(run)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return run
 
 
 def test_resume_finishes_the_search_without_redoing_rungs(killed, finished):
-    _, before = killed
+    _, before, done = killed
     events = Ledger(finished / "ledger.jsonl").read()
     assert events[: len(before)] == before
     rungs = [(event["trial"], event["rung"]) for event in events if event["event"] == "rung"]
     assert len(rungs) == len(set(rungs))
+    assert done
+    assert paid(finished).items() >= done.items()
     trials = trials_of(events)
     assert len(trials) == 4
     assert all(trial.end is not None for trial in trials.values())
@@ -152,14 +160,44 @@ def test_another_trial_can_be_exported_and_verified(finished, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_a_tampered_submission_is_refused(finished, tmp_path):
+def test_a_submission_of_another_model_is_refused(finished, tmp_path):
+    """One bit of one weight: the tensor is whole, the file is sound, but it is not what was measured."""
     target = tmp_path / "submit.zip"
-    for name in ("submit.zip", "submit.zip.json"):
-        shutil.copy2(finished / name, tmp_path / name)
-    with zipfile.ZipFile(target, "a") as archive:
-        archive.comment = b"changed"
+    with zipfile.ZipFile(finished / "submit.zip") as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = bytearray(old.read(name))
+            if name.endswith(".safetensors"):
+                content[-1] ^= 1
+            new.writestr(name, bytes(content))
     done = subprocess.run(
         [SQUEEZE, "verify", str(target), "--run", str(finished)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "SHA-256 differs" in done.stderr
+    assert "none that" in done.stderr
+    assert json.loads((tmp_path / "verification.json").read_text())["agrees"] is False
+
+
+def test_without_a_run_it_is_still_loaded_by_both(finished, tmp_path):
+    shutil.copy2(finished / "submit.zip", tmp_path / "submit.zip")
+    done = subprocess.run(
+        [SQUEEZE, "verify", str(tmp_path / "submit.zip")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no run to compare" in done.stdout
+
+
+def test_a_finished_run_resumes_to_itself(finished):
+    before = (finished / "ledger.jsonl").read_bytes()
+    done = subprocess.run(
+        [SQUEEZE, "resume", str(finished), "--no-verify", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"] == 4
+    assert (finished / "ledger.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_run_can_be_looked_at(finished, command):
+    done = subprocess.run([SQUEEZE, command, str(finished), "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
