@@ -11,6 +11,7 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     unload {}                                     -> {}
 
 A request that failed is answered by {error, message, refused}; after a refusal the engine can go on.
+
 Knows nothing of benchmarks, scores or recipes.
 """
 

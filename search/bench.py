@@ -111,18 +111,17 @@ class Bench:
             self.engine.unload()
 
     def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Score]:
-        """Measure `artifact` beside the base.
+        """Measure `artifact`, and right after it the base on the same slices.
 
-        A machine's mood changes over a search. At the last rung, which decides, both are timed anew, one after the
-        other; at lower rungs the timings that are there are used.
+        A machine's mood changes over a search: a candidate is compared with timings of the base from the same
+        minute, never with those from the start of the run.
         """
         subject = Subject(key=artifact.key, folder=artifact.folder)
         self.progress(f"measuring {artifact.key}")
-        beside = f"final {artifact.key}" if number == self.job.last_rung else ""
-        measured = self.measurer.measure(subject, number, self.base, retime=beside)
+        measured = self.measurer.measure(subject, number, self.base)
         if subject.key == self.base.key:
             return measured, score(measured, measured, seed=self.job.seed)
-        baseline = self.measurer.measure(self.base, number, self.base, retime=beside)
+        baseline = self.measurer.measure(self.base, number, self.base, retime=f"beside {artifact.key}")
         return measured, score(measured, baseline, seed=self.job.seed)
 
 

@@ -178,7 +178,7 @@ def main() -> None:
     except BadInput as fault:
         _complain(str(fault), 2)
     except TyperException as fault:  # unknown commands and options, missing or malformed values
-        _complain(f"{fault}; see `squeeze --help`", 2)
+        _complain(f"{fault.format_message()}; see `squeeze --help`", 2)
     except RunFailed as fault:
         _complain(str(fault), 1)
     except OSError as fault:  # a disk that is full, a file that may not be read

@@ -61,9 +61,13 @@ def new_job(
         asked=list(asked),
         versions=versions(),
     )
-    _make_folder(run, "--out")
-    if job.store != run / "store":
-        _make_folder(job.store, "--store")
+    made = _make_folder(run, "--out")
+    try:
+        if job.store != run / "store":
+            _make_folder(job.store, "--store")
+    except BadInput:
+        _remove(made)
+        raise
     job.save()
     return job
 
@@ -90,17 +94,22 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def _make_folder(run: Path, option: str) -> None:
-    """Make it and see that it can be written; a folder that cannot leaves nothing behind."""
+def _make_folder(folder: Path, option: str) -> list[Path]:
+    """Make it and see that it can be written; returns what was made, innermost first."""
     made: list[Path] = []
     try:
-        made = [parent for parent in (run, *run.parents) if not parent.exists()]
-        run.mkdir(parents=True, exist_ok=True)
-        probe = run / ".writable"
+        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as fault:
-        for folder in made:
-            if folder.is_dir():
-                folder.rmdir()
-        raise BadInput(f"cannot write into {run}: {fault.strerror or fault}; give another {option}") from fault
+        _remove(made)
+        raise BadInput(f"cannot write into {folder}: {fault.strerror or fault}; give another {option}") from fault
+    return made
+
+
+def _remove(made: list[Path]) -> None:
+    for folder in made:
+        if folder.is_dir():
+            folder.rmdir()

@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from search.cli import app
+from search.job import Job
 
 SQUEEZE = str(Path(sys.executable).with_name("squeeze"))
 
@@ -57,9 +58,23 @@ def test_help_answers_within_a_second():
         (["search", "field.yaml", "--base", "tiny", "--out", "run"], "step drop_layers has no field number"),
         (["search", "items.yaml", "--base", "tiny", "--out", "run"], "no benchmark items at"),
         (["search", "demo", "--base", "tiny", "--out", "/proc/run"], "cannot write into /proc/run"),
+        (["search", "demo", "--base", "b" * 300, "--out", "run"], "cannot be read"),
+        (["search", "demo", "--base", "tiny", "--out", "o" * 300], "File name too long"),
+        (["search", "demo", "--base", "tiny", "--out", "run", "--store", "/proc/store"], "cannot write into /proc"),
+        (["search", "demo", "--base", "tiny", "--out", "run", "--trials", "0"], "--trials"),
+        (["search", "demo", "--out", "run"], "base"),
+        (["search", "demo", "--base", "untokenized", "--out", "run"], "has no tokenizer"),
+        (["search", "folder.yaml", "--base", "tiny", "--out", "run"], "no space at folder.yaml"),
+        (["search", "latin.yaml", "--base", "tiny", "--out", "run"], "not YAML"),
+        (["search", "list.yaml", "--base", "tiny", "--out", "run"], "unknown step ['a']"),
+        (["search", "rows.yaml", "--base", "tiny", "--out", "run"], "a row is a mapping"),
         (["resume", "."], "not a run folder"),
+        (["status", "badrun"], "run.json"),
+        (["export", "run.yaml", "--pick", "score"], "not a run folder"),
         (["verify", "none.zip"], "no submission at none.zip"),
         (["compress", '[{"step": "shrink"}]', "--base", "tiny", "-o", "out"], "shrink"),
+        (["compress", "3", "--base", "tiny", "-o", "out"], "no recipe at 3"),
+        (["compress", '[{"step": "drop_layers", "count": 1}]', "--base", "tiny", "-o", "space.yaml"], "there already"),
         (["plan", "step.yaml", "--base", "tiny"], "unknown step shrink"),
     ],
 )
@@ -68,12 +83,31 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said):
     (tmp_path / "step.yaml").write_text(space_text.replace("step: drop_layers\n", "step: shrink\n"))
     (tmp_path / "field.yaml").write_text(space_text.replace("count: [1, 2, 3]", "number: 3"))
     (tmp_path / "items.yaml").write_text(space_text.replace("reference:items/kmmlu_pro.jsonl", "nothing.jsonl"))
+    (tmp_path / "list.yaml").write_text(space_text.replace("step: drop_layers\n", "step: [a]\n"))
+    (tmp_path / "rows.yaml").write_text(space_text.replace("reference:items/kmmlu_pro.jsonl", "rows.jsonl"))
+    (tmp_path / "rows.jsonl").write_text("3\n")
+    (tmp_path / "latin.yaml").write_bytes("steps: café".encode("latin-1"))
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "badrun").mkdir()
+    (tmp_path / "badrun" / "run.json").write_text("[]")
+    (tmp_path / "untokenized").mkdir()
+    (tmp_path / "untokenized" / "config.json").write_text("{}")
     before = sorted(tmp_path.iterdir())
     done = squeeze(*words, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_whose_base_changed_is_not_resumed(tmp_path, space):
+    job = Job(
+        base=tmp_path / "gone", base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cpu", trials=3
+    )
+    job.save()
+    done = squeeze("resume", tmp_path)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "is gone" in done.stderr
 
 
 def test_a_run_is_not_overwritten(tmp_path):
