@@ -119,8 +119,15 @@ class Engine:
 
     def start(self) -> Engine:
         """Start the process unless it runs. Raises `EngineFault` when its environment holds no usable vLLM."""
+        self.launch()
+        if not self.about:
+            self.about = self._ask("hello", self.settings.load_timeout)
+        return self
+
+    def launch(self) -> None:
+        """Start the process without waiting for it: it imports vLLM while the caller does something else."""
         if self._process is not None and self._process.poll() is None:
-            return self
+            return
         if not Path(self.settings.python).exists():
             raise EngineFault(f"no interpreter at {self.settings.python}: is the engine's environment installed?")
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -134,9 +141,7 @@ class Engine:
                 env=self._environment(),
                 start_new_session=True,
             )
-        self.loaded = None
-        self.about = self._ask("hello", self.settings.load_timeout)
-        return self
+        self.loaded, self.about = None, {}
 
     def load(self, folder: Path) -> None:
         """Serve the model in `folder` from now on."""

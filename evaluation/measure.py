@@ -9,7 +9,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -63,6 +63,7 @@ class Measurement(BaseModel):
     device: str
     clock: str
     kernels: list[str]
+    turns: bool = Field(False, description="whether passes alternated with the base's, so that pass k met one mood")
 
     @property
     def perf(self) -> float:
@@ -95,42 +96,75 @@ class Subject(BaseModel):
     folder: Path
 
 
-class Measurer:
-    """Measures models with one engine and one suite."""
+class Pass(NamedTuple):
+    """One time through a slice: the answers by item and turn, and what they took."""
 
-    def __init__(self, engine: Engine, suite: Suite, store: AnswerStore, passes: int, thinking: bool = False) -> None:
+    answers: list[list[str]]
+    timing: Timing
+
+
+class Measurer:
+    """Measures models with one suite, each against one base.
+
+    Where memory allows, as on a CPU, `base_engine` is another engine that keeps the base loaded: then candidate and
+    base take turns pass by pass, and a machine's changing mood meets both alike. With one engine for both, as on a
+    GPU, the base follows the candidate.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        base_engine: Engine,
+        base: Subject,
+        suite: Suite,
+        store: AnswerStore,
+        passes: int,
+        thinking: bool = False,
+    ) -> None:
         self.engine = engine
+        self.base_engine = base_engine
+        self.base = base
         self.suite = suite
         self.store = store
         self.passes = passes
         self.thinking = thinking
 
-    def measure(self, subject: Subject, rung: int, base: Subject, retime: str = "") -> Measurement:
-        """Everything up to `rung`. `base` gives the reference of benchmarks that compare with the base model.
+    def measure_pair(self, subject: Subject, rung: int) -> tuple[Measurement, Measurement]:
+        """`subject` and the base on everything up to `rung`, the base timed beside it."""
+        beside = f"beside {subject.key}"
+        if subject == self.base:
+            alone = self.measure(subject, rung)
+            return alone, alone
+        if self.base_engine is not self.engine:
+            for part in self.suite.up_to(rung):
+                self._take_turns(part, subject, beside)
+        return self.measure(subject, rung), self.measure(self.base, rung, beside)
 
-        A new word in `retime` asks for new timings even where answers are known.
-        """
-        figures = {name: self._benchmark(name, subject, rung, base, retime) for name in self.suite.graders}
+    def measure(self, subject: Subject, rung: int, beside: str = "") -> Measurement:
+        """Everything up to `rung`; `beside` names the timings wanted, where a model was timed more than once."""
+        figures = {name: self._benchmark(name, subject, rung, beside) for name in self.suite.graders}
         if self.suite.texts:
-            figures |= self._heldout(subject, rung, base)
-        about = self.engine.start().about
+            figures |= self._heldout(subject, rung)
+        engine = self._engine_of(subject)
+        about = engine.start().about
         return Measurement(
             benchmarks=figures,
             engine=about["engine"],
             device=about["device_name"],
-            clock=self.engine.settings.clock,
+            clock=engine.settings.clock,
             kernels=self._kernels(subject),
+            turns=self.base_engine is not self.engine,
         )
 
-    def _benchmark(self, name: str, subject: Subject, rung: int, base: Subject, retime: str) -> BenchmarkFigures:
+    def _benchmark(self, name: str, subject: Subject, rung: int, beside: str) -> BenchmarkFigures:
         grader = self.suite.graders[name]
         compares = getattr(grader, "needs_base", False)
         grades: dict[str, float] = {}
         passes: list[list[Timing]] = []
         same = 0
         for part in (one for one in self.suite.up_to(rung) if one.benchmark == name):
-            record = self._answers(part, subject, retime)
-            theirs = self._answers(part, base, "")["texts"] if compares else None
+            record = self._answers(part, subject, beside)
+            theirs = self._answers(part, self.base, "")["texts"] if compares else None
             passes.append([Timing(**timing) for timing in record["passes"]])
             for number, item in enumerate(part.items):
                 if theirs is not None:
@@ -140,34 +174,45 @@ class Measurer:
         details = {"exact_match": same / len(grades)} if compares else {}
         return BenchmarkFigures(grades=grades, passes=passes, details=details)
 
-    def _answers(self, part: Slice, subject: Subject, retime: str) -> dict[str, Any]:
-        decodings = [self.suite.graders[part.benchmark].decoding(item) for item in part.items]
-        identity = self._identity(subject) | {
-            "slice": part.fingerprint,
-            "decoding": [decoding.model_dump() for decoding in decodings],
-            "thinking": self.thinking,
-            "passes": self.passes,
-            "retime": retime,
-        }
+    def _answers(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
+        identity = self._asked(part, subject, beside)
         record = self.store.get(identity)
         if record is None:
             self._load(subject)
-            record = self._ask(part, decodings)
+            record = _record([self._one_pass(part, self._engine_of(subject)) for _ in range(self.passes)])
             self.store.put(identity, record)
         return record
 
-    def _ask(self, part: Slice, decodings: Sequence[Decoding]) -> dict[str, Any]:
-        texts: list[list[str]] = []
-        passes = []
+    def _take_turns(self, part: Slice, subject: Subject, beside: str) -> None:
+        """Ask candidate and base the same slice, in the order A B B A A B: drift then favours neither."""
+        mine, theirs = self._asked(part, subject, ""), self._asked(part, self.base, beside)
+        if self.store.get(mine) is not None and self.store.get(theirs) is not None:
+            return
+        self._load(subject)
+        self._load(self.base)
+        done: dict[str, list[Pass]] = {subject.key: [], self.base.key: []}
         for number in range(self.passes):
-            answers, seconds, tokens = self._one_pass(part, decodings)
-            if number == 0:
-                texts = answers
-            passes.append({"seconds": seconds, "tokens": tokens})
-        return {"texts": texts, "passes": passes, "kernels": self.engine.kernels}
+            for who in (subject, self.base) if number % 2 == 0 else (self.base, subject):
+                done[who.key].append(self._one_pass(part, self._engine_of(who)))
+        self.store.put(mine, _record(done[subject.key]))
+        self.store.put(theirs, _record(done[self.base.key]))
 
-    def _one_pass(self, part: Slice, decodings: Sequence[Decoding]) -> tuple[list[list[str]], float, int]:
+    def _asked(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
+        """What names an answer record."""
+        return self._identity(subject) | {
+            "slice": part.fingerprint,
+            "decoding": [decoding.model_dump() for decoding in self._decodings(part)],
+            "thinking": self.thinking,
+            "passes": self.passes,
+            "beside": beside,
+        }
+
+    def _decodings(self, part: Slice) -> list[Decoding]:
+        return [self.suite.graders[part.benchmark].decoding(item) for item in part.items]
+
+    def _one_pass(self, part: Slice, engine: Engine) -> Pass:
         """Ask every turn of every item; turn k + 1 goes out together, after all answers to turn k."""
+        decodings = self._decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         answers: list[list[str]] = [[] for _ in part.items]
         seconds, tokens = 0.0, 0
@@ -175,22 +220,22 @@ class Measurer:
             asked = [number for number, item in enumerate(part.items) if turn < len(item.turns)]
             for number in asked:
                 chats[number].append({"role": "user", "content": part.items[number].turns[turn]})
-            done = self.engine.generate(
+            done = engine.generate(
                 [chats[number] for number in asked], [decodings[number] for number in asked], self.thinking
             )
-            seconds += done.cpu_seconds if self.engine.settings.clock == "cpu" else done.seconds
+            seconds += done.cpu_seconds if engine.settings.clock == "cpu" else done.seconds
             for number, answer in zip(asked, done.answers, strict=True):
                 chats[number].append({"role": "assistant", "content": answer.text})
                 answers[number].append(answer.text)
                 tokens += answer.tokens
-        return answers, seconds, tokens
+        return Pass(answers, Timing(seconds=seconds, tokens=tokens))
 
-    def _heldout(self, subject: Subject, rung: int, base: Subject) -> dict[str, BenchmarkFigures]:
+    def _heldout(self, subject: Subject, rung: int) -> dict[str, BenchmarkFigures]:
         figures: list[TextFigures] = []
         kept: list[float] = []
         for number, texts in self.suite.texts_up_to(rung):
             mine = self._scored(number, texts, subject)
-            theirs = self._scored(number, texts, base)
+            theirs = self._scored(number, texts, self.base)
             for one, other in zip(mine, theirs, strict=True):
                 figures.append(compare(one, other))
                 kept.append(likelihood_kept(figures[-1], compare(other, other)))
@@ -220,21 +265,25 @@ class Measurer:
         record = self.store.get(identity)
         if record is None:
             self._load(subject)
-            scored = self.engine.score(texts, TOP, limit)
+            scored = self._engine_of(subject).score(texts, TOP, limit)
             broken = [one for one in scored if not all(math.isfinite(value) for value in one.actual)]
             if broken:
                 raise EngineFault("the model gives log-probabilities that are not numbers on held-out text")
-            record = {"texts": [one.model_dump() for one in scored], "kernels": self.engine.kernels}
+            record = {"texts": [one.model_dump() for one in scored]}
             self.store.put(identity, record)
         return [ScoredText.model_validate(one) for one in record["texts"]]
 
+    def _engine_of(self, subject: Subject) -> Engine:
+        return self.base_engine if subject == self.base else self.engine
+
     def _identity(self, subject: Subject) -> dict[str, Any]:
-        about = self.engine.start().about
+        engine = self._engine_of(subject)
+        about = engine.start().about
         return {
             "artifact": subject.key,
             "engine": about["engine"],
             "device": about["device_name"],
-            "settings": self.engine.settings.model_dump(exclude={"python", "load_timeout", "answer_timeout"}),
+            "settings": engine.settings.model_dump(exclude={"python", "load_timeout", "answer_timeout"}),
         }
 
     def _kernels(self, subject: Subject) -> list[str]:
@@ -242,10 +291,16 @@ class Measurer:
         return list(record["kernels"]) if record is not None else []
 
     def _load(self, subject: Subject) -> None:
-        if self.engine.loaded == subject.folder:
+        engine = self._engine_of(subject)
+        if engine.loaded == subject.folder:
             return
-        self.engine.load(subject.folder)
-        self.store.put(self._identity(subject) | {"kernels": True}, {"kernels": self.engine.kernels})
+        engine.load(subject.folder)
+        self.store.put(self._identity(subject) | {"kernels": True}, {"kernels": engine.kernels})
         # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
         warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
-        self.engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
+        engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
+
+
+def _record(passes: Sequence[Pass]) -> dict[str, Any]:
+    """What the store keeps of a slice: the texts of the first pass, the timings of all."""
+    return {"texts": passes[0].answers, "passes": [one.timing.model_dump() for one in passes]}

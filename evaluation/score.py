@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from evaluation.measure import Measurement
+from evaluation.measure import Measurement, Timing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
     random = np.random.default_rng(seed)
     perf_norm, speed_norm = model.perf / base.perf, 1 - model.sec_per_token / base.sec_per_token
     perf_draws = _perf_draws(model, base, random)
-    speed_draws = 1 - _time_draws(model, random) / _time_draws(base, random)
+    speed_draws = 1 - _time_ratio_draws(model, base, random)
     score_draws = np.maximum(0.5 * perf_draws + 0.5 * speed_draws, 0)
     tail = 100 * (1 - LEVEL) / 2
     speed_low, speed_high = np.percentile(speed_draws, [tail, 100 - tail])
@@ -108,16 +108,32 @@ def _perf_draws(model: Measurement, base: Measurement, random: np.random.Generat
     return mine / np.maximum(theirs, 1e-12)
 
 
-def _time_draws(measurement: Measurement, random: np.random.Generator) -> np.ndarray:
-    """Bootstrap draws of seconds per token, shape (RESAMPLES,): for each slice the median of its passes redrawn."""
+def _time_ratio_draws(model: Measurement, base: Measurement, random: np.random.Generator) -> np.ndarray:
+    """Bootstrap draws of the ratio of seconds per token, shape (RESAMPLES,).
+
+    For each slice the median of its passes redrawn; the same draw for both where the two took turns, since pass k
+    then met the same mood of the machine.
+    """
     import numpy as np
 
-    seconds = np.zeros(RESAMPLES)
-    for passes in measurement.passes:
-        times = np.array([timing.seconds for timing in passes])
-        picks = random.integers(0, len(times), size=(RESAMPLES, len(times)))
-        drawn = np.median(times[picks], axis=1)
-        # Few passes look less spread than they are: a bootstrap of n values has n - 1 over n of their variance.
-        widen = np.sqrt(len(times) / (len(times) - 1)) if len(times) > 1 else 1.0
-        seconds += np.median(times) + (drawn - np.median(times)) * widen
-    return seconds / measurement.tokens
+    mine, theirs = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
+    for own, other in zip(model.passes, base.passes, strict=True):
+        picks = random.integers(0, len(own), size=(RESAMPLES, len(own)))
+        mine += _medians(own, picks)
+        if not (model.turns and base.turns and len(own) == len(other)):
+            picks = random.integers(0, len(other), size=(RESAMPLES, len(other)))
+        theirs += _medians(other, picks)
+    return (mine / model.tokens) / (theirs / base.tokens)
+
+
+def _medians(passes: list[Timing], picks: np.ndarray) -> np.ndarray:
+    """Median seconds of each draw of passes, shape (RESAMPLES,).
+
+    Few passes look less spread than they are: a bootstrap of n values shows n - 1 over n of their variance.
+    """
+    import numpy as np
+
+    times = np.array([timing.seconds for timing in passes])
+    widen = np.sqrt(len(times) / (len(times) - 1)) if len(times) > 1 else 1.0
+    centre = np.median(times)
+    return centre + (np.median(times[picks], axis=1) - centre) * widen

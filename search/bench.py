@@ -35,11 +35,20 @@ class Bench:
         self.store = Store(job.store)
         settings = engine_settings(job.device, job.space.max_model_len)
         self.engine = Engine(settings, job.run / "logs" / "engine.log")
+        # A GPU is filled by one model; a CPU has room to keep the base at hand.
+        self.base_engine = self.engine
+        if job.device == "cpu":
+            self.base_engine = Engine(settings, job.run / "logs" / "base-engine.log")
         suite = Suite(job.space.evaluation, [rung.items for rung in job.space.rungs])
         self.measurer = Measurer(
-            self.engine, suite, AnswerStore(job.run / "answers"), job.space.passes, job.space.thinking
+            self.engine,
+            self.base_engine,
+            Subject(key=job.base_key, folder=job.base),
+            suite,
+            AnswerStore(job.run / "answers"),
+            job.space.passes,
+            job.space.thinking,
         )
-        self.base = Subject(key=job.base_key, folder=job.base)
         self._data: Conversations | None = None
 
     def __enter__(self) -> Bench:
@@ -50,6 +59,7 @@ class Bench:
 
     def close(self) -> None:
         self.engine.close()
+        self.base_engine.close()
 
     @property
     def data(self) -> Conversations:
@@ -67,6 +77,8 @@ class Bench:
         Raises `Infeasible`, `StepFault` or `EngineFault`.
         """
         self.check(recipe)
+        for engine in (self.engine, self.base_engine):
+            engine.launch()  # they import vLLM while the first steps are built
         fidelity = self.job.space.rungs[number]
         built = build(
             recipe.at(fidelity.tokens).steps,
@@ -111,17 +123,9 @@ class Bench:
             self.engine.unload()
 
     def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Score]:
-        """Measure `artifact`, and right after it the base on the same slices.
-
-        A machine's mood changes over a search: a candidate is compared with timings of the base from the same
-        minute, never with those from the start of the run.
-        """
-        subject = Subject(key=artifact.key, folder=artifact.folder)
+        """Measure `artifact`, and the base beside it: never against timings from the start of the run."""
         self.progress(f"measuring {artifact.key}")
-        measured = self.measurer.measure(subject, number, self.base)
-        if subject.key == self.base.key:
-            return measured, score(measured, measured, seed=self.job.seed)
-        baseline = self.measurer.measure(self.base, number, self.base, retime=f"beside {artifact.key}")
+        measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
         return measured, score(measured, baseline, seed=self.job.seed)
 
 

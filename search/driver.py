@@ -9,11 +9,14 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cluster.resources import trial_resources
+from compressors.shape import check_recipe, read_shape
+from compressors.step import Infeasible
+from search.bench import traits
 from search.errors import BadInput, RunFailed
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, trials_of
@@ -97,7 +100,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     except LookupError as fault:
         ray.shutdown()
         raise RunFailed(str(fault)) from fault
-    searcher = RecipeSearcher(RecipeSampler(job.space, job.seed), job.trials, list(records.values()))
+    searcher = RecipeSearcher(RecipeSampler(job.space, job.seed, feasible_for(job)), job.trials, list(records.values()))
     trainable = tune.with_parameters(Trial, job=job, history=history)
     scheduler = RungScheduler(job.space.eta, job.last_rung, scores)
     tuner = tune.Tuner(
@@ -144,6 +147,20 @@ def _start_ray(address: str | None) -> None:
             raise RunFailed(f"no Ray cluster at {address}: {' '.join(str(fault).split())[:200]}") from fault
     else:
         ray.init(include_dashboard=False, **common)
+
+
+def feasible_for(job: Job) -> Callable[[Recipe], bool]:
+    """Whether a recipe makes sense for the job's base and engine, asked without weights."""
+    shape, engine = read_shape(job.base), traits(job.device)
+
+    def feasible(recipe: Recipe) -> bool:
+        try:
+            check_recipe(recipe.steps, shape, engine)
+        except Infeasible:
+            return False
+        return True
+
+    return feasible
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Knows this of rungs: a score from a lower one is told as such, never as final.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
@@ -20,10 +20,18 @@ MODEL_DRAWS = 20  # draws of the model that may repeat before chance takes over
 CHANCE_DRAWS = 1000  # draws by chance that may repeat before the space counts as used up
 
 
-class RecipeSampler:
-    """Proposes recipes and learns from their scores; without Ray, so that it can be replayed and tested."""
+def always(_recipe: Recipe) -> bool:
+    """Every recipe is worth a trial."""
+    return True
 
-    def __init__(self, space: Space, seed: int = 0) -> None:
+
+class RecipeSampler:
+    """Proposes recipes and learns from their scores; without Ray, so that it can be replayed and tested.
+
+    Recipes that are not `feasible` are not proposed, unless as seeds: who names one is told why it is refused.
+    """
+
+    def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is; we mean it
@@ -36,7 +44,8 @@ class RecipeSampler:
         self.chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
         self.seeds = list(space.seed_recipes())
         self.asked: dict[str, optuna.trial.Trial] = {}
-        self.tried: set[str] = set()
+        self.feasible = feasible
+        self.tried: set[str] = {Recipe([]).hash}  # the base is measured beside every candidate: no trial for it
 
     def propose(self) -> Recipe | None:
         """A recipe not tried before, or None when none is left."""
@@ -46,16 +55,19 @@ class RecipeSampler:
                 return self._enqueue(seed)
         for _ in range(MODEL_DRAWS):
             recipe, draw = self._ask()
-            if recipe.hash not in self.tried:
+            if self._is_new(recipe):
                 return self._note(recipe, draw)
-            # A repeat teaches nothing: leave it out of the study.
+            # A repeat, or what nobody can build, teaches nothing: leave it out of the study.
             self.study.tell(draw, state=optuna.trial.TrialState.FAIL)
         # The model is sure of what it has seen: spend the trial elsewhere.
         for _ in range(CHANCE_DRAWS):
             recipe = self.space.sample(self.chance.ask())
-            if recipe.hash not in self.tried:
+            if self._is_new(recipe):
                 return self._enqueue(recipe)
         return None
+
+    def _is_new(self, recipe: Recipe) -> bool:
+        return recipe.hash not in self.tried and self.feasible(recipe)
 
     def tell(self, recipe: Recipe, score: float | None, stopped_at: int | None = None) -> None:
         """The score with which a recipe ended; None when it failed, which says nothing of the recipe.

@@ -24,13 +24,13 @@ def perf(engine, tmp_path_factory):
     """A function from steps to the measurement of the model they make."""
     folder = tmp_path_factory.mktemp("figures")
     spec = SuiteSpec(benchmarks={name: str(ITEMS / f"{name}.jsonl") for name in NAMES})
-    measurer = Measurer(engine, Suite(spec, [1.0]), AnswerStore(folder / "answers"), passes=1)
+    base = Subject(key="tiny", folder=MODEL)
+    measurer = Measurer(engine, engine, base, Suite(spec, [1.0]), AnswerStore(folder / "answers"), passes=1)
     store, data = Store(folder / "store"), read_conversations(CALIBRATION)
 
     def measured(*steps):
         artifact = build([parse_step(step) for step in steps], MODEL, store, data).artifact
-        subject = Subject(key=artifact.key, folder=artifact.folder)
-        return measurer.measure(subject, 0, Subject(key="tiny", folder=MODEL))
+        return measurer.measure(Subject(key=artifact.key, folder=artifact.folder), 0)
 
     return measured
 

@@ -79,6 +79,36 @@ def test_noisy_timings_widen_the_interval():
     assert rough.speed_low < 0.1 < 0.25 < rough.speed_high
 
 
+def test_the_time_interval_covers_the_truth_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    covered, rounds, slices, passes = 0, 150, 8, 3
+
+    def timed(seconds):
+        figures = BenchmarkFigures(
+            grades={"a": 1.0},
+            passes=[
+                [Timing(seconds=seconds * noise, tokens=100) for noise in random.normal(1, 0.04, passes)]
+                for _ in range(slices)
+            ],
+        )
+        return measurement([1], [1.0]).model_copy(update={"benchmarks": {"b": figures}})
+
+    for _ in range(rounds):
+        result = score(timed(0.8), timed(1.0))
+        covered += result.speed_low <= 0.2 <= result.speed_high
+    assert 0.9 <= covered / rounds <= 1.0
+
+
+def test_what_met_both_alike_widens_nothing():
+    """A machine that slows down for both, pass by pass, says nothing against either when they took turns."""
+    moods = [1.0, 1.5, 1.2]
+    base, model = measurement([1], [2 * m for m in moods]), measurement([1], [1.6 * m for m in moods])
+    apart = score(model, base)
+    together = score(model.model_copy(update={"turns": True}), base.model_copy(update={"turns": True}))
+    assert together.speed_low == pytest.approx(0.2) == together.speed_high
+    assert apart.speed_high - apart.speed_low > 0.2
+
+
 @pytest.mark.parametrize("changed", [{"engine": "vllm 0.14.1"}, {"device": "L4"}, {"clock": "cpu"}])
 def test_different_engines_devices_and_clocks_are_not_compared(changed):
     with pytest.raises(ValueError, match="measure the baseline again"):

@@ -102,7 +102,13 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said):
 
 def test_a_run_whose_base_changed_is_not_resumed(tmp_path, space):
     job = Job(
-        base=tmp_path / "gone", base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cpu", trials=3
+        base=tmp_path / "gone",
+        base_key="0",
+        run=tmp_path,
+        store=tmp_path / "store",
+        space=space,
+        device="cpu",
+        trials=3,
     )
     job.save()
     done = squeeze("resume", tmp_path)

@@ -32,7 +32,15 @@ def test_no_recipe_twice_until_none_is_left(space: Space):
         found.append(recipe)
         sampler.tell(recipe, value(recipe))
     assert len({recipe.hash for recipe in found}) == len(found)
-    assert {recipe.hash for recipe in found} == {recipe.hash for recipe in enumerate_recipes(choices)}
+    everything = {recipe.hash for recipe in enumerate_recipes(choices)}
+    assert {recipe.hash for recipe in found} == everything - {Recipe([]).hash}  # the base needs no trial
+
+
+def test_what_cannot_be_built_is_not_proposed_but_as_a_seed(space):
+    sampler = RecipeSampler(space, feasible=lambda recipe: all(step.step != "quantize" for step in recipe.steps))
+    recipes = [sampler.propose() for _ in range(10)]
+    assert recipes[:2] == space.seed_recipes()
+    assert all(step.step != "quantize" for recipe in recipes[2:] for step in recipe.steps)
 
 
 def test_it_finds_good_recipes_sooner_than_chance(space):
