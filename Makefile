@@ -1,5 +1,8 @@
 # Everything a fresh machine needs is done by the targets themselves: `make demo`, `make test`.
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# The first Python that runs and is one of ours: a command of that name may be there and not run (pyenv's shims).
+RIGHT  := import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	if $$p -c '$(RIGHT)' >/dev/null 2>&1; then echo $$p; break; fi; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEVICE := $(shell if [ -e /dev/nvidia0 ] || [ -d /proc/driver/nvidia/gpus ]; then echo gpu; else echo cpu; fi)
@@ -16,7 +19,7 @@ help: ## this list
 setup: $(READY) ## the environment alone
 
 $(READY): $(LOCK) pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in {(3, 11), (3, 12)} or sys.exit(f"squeeze needs Python 3.11 or 3.12, not {v[0]}.{v[1]}: install one, or name it with make PYTHON=...")'
+	@$(or $(PYTHON),false) -c '$(RIGHT)' || { echo "squeeze needs Python 3.11 or 3.12: install one, or name it with make PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r cluster/environments/uv.txt
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python $(LOCK)

@@ -19,6 +19,7 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: Path = Field(description="folder of the uncompressed model")
+    base_name: str = Field("", description="what the user called it")
     base_key: str = Field(description="fingerprint of its content")
     run: Path = Field(description="the run folder")
     store: Path = Field(description="where artifacts live")

@@ -13,7 +13,9 @@ COLORS = {"finished": "#1a7f5a", "stopped": "#c9a227", "failed": "#b03030", "run
 
 def picture(trials: Sequence[TrialRecord], last_rung: int) -> str:
     """HTML of the figure with plotly inside it: it needs no network."""
-    return str(figure(trials, last_rung).to_html(include_plotlyjs=True, full_html=False))
+    return str(
+        figure(trials, last_rung).to_html(include_plotlyjs=True, full_html=False, config={"displayModeBar": False})
+    )
 
 
 def figure(trials: Sequence[TrialRecord], last_rung: int) -> Any:

@@ -118,7 +118,9 @@ HEAD = ["trial", "status", "rung", "score", "95 %", "PerfNorm", "SpeedNorm", "MB
 
 
 def _markdown(job: Job, told: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    lines = [f"# {job.run.name}", "", *(f"- {line}" for line in told["text"].splitlines()), ""]
+    last = next((trial.last for trial in in_order(job) if trial.last), None)
+    facts = [*told["text"].splitlines(), *([where_of(job, last)] if last else [])]
+    lines = [f"# {job.run.name}", "", *(f"- {line}" for line in facts), ""]
     lines += ["| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -134,11 +136,17 @@ def _page(job: Job, told: dict[str, Any], trials: list[TrialRecord], rows: list[
     )  # fmt: skip
     facts = "".join(f"<p>{html.escape(line)}</p>" for line in told["text"].splitlines())
     last = next((trial.last for trial in trials if trial.last), None)
-    where = f"{last['engine']} on {last['device']}; base {job.base.name}" if last else ""
+    where = where_of(job, last) if last else ""
     return TEMPLATE.format(
         title=html.escape(job.run.name), facts=facts, where=html.escape(where), verdict=verdict,
         picture=picture(trials, job.last_rung), head="".join(f"<th>{name}</th>" for name in HEAD), body=body,
     )  # fmt: skip
+
+
+def where_of(job: Job, line: dict[str, Any]) -> str:
+    """On what the figures were taken, and by which clock: numbers of different kinds are not compared."""
+    clock = "processor seconds of the engine" if line["clock"] == "cpu" else "wall-clock seconds"
+    return f"base {job.base_name or job.base.name}; {line['engine']} on {line['device']}; time in {clock}"
 
 
 def _verdict(result: dict[str, Any]) -> str:

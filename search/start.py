@@ -50,6 +50,7 @@ def new_job(
         raise BadInput(f"{out} holds a run already: go on with `squeeze resume {out}`, or give another --out")
     job = Job(
         base=folder,
+        base_name=base,
         base_key=base_artifact(folder).key,
         run=run,
         store=(store or run / "store").resolve(),

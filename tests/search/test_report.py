@@ -1,0 +1,69 @@
+"""What people read: the leader, its ties, and nothing that the ledger does not say."""
+
+import csv
+
+import pytest
+
+from search.job import Job
+from search.ledger import Ledger
+from search.picture import figure
+from search.report import in_order, status_of, write_report
+from tests.search.conftest import end_line, rung_line
+
+DROP = [{"step": "drop_layers", "count": 1}]
+
+
+@pytest.fixture
+def job(tmp_path, space):
+    job = Job(base=tmp_path, base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cpu", trials=6)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for event in [
+        rung_line("t000", 0, 0.70), rung_line("t000", 2, 0.60), end_line("t000", "finished"),
+        rung_line("t001", 2, 0.63, DROP), end_line("t001", "finished", DROP),
+        rung_line("t002", 2, 0.62), end_line("t002", "finished"),
+        rung_line("t003", 0, 0.90), end_line("t003", "stopped", reason="not among the best at rung 1"),
+        end_line("t004", "infeasible", reason="no <kernel> for | W4A16"),
+        rung_line("t005", 1, 0.5),
+    ]:  # fmt: skip
+        ledger.append(event)
+    return job
+
+
+def test_the_best_is_the_best_of_those_measured_in_full(job):
+    told = status_of(job)
+    assert told["best"]["trial"] == "t001"
+    assert told["ties"] == ["t002"]  # its interval reaches into the leader's; t000's does not
+    assert told["counts"] == {"finished": 3, "stopped": 1, "infeasible": 1, "running": 1}
+    assert (told["steps_built"], told["steps_from_store"]) == (6, 0)
+
+
+def test_full_measurements_stand_first(job):
+    assert [trial.name for trial in in_order(job)] == ["t001", "t002", "t000", "t003", "t005", "t004"]
+
+
+def test_every_trial_is_in_every_form(job):
+    table, text, page = write_report(job)
+    rows = list(csv.DictReader(table.open()))
+    assert [row["trial"] for row in rows] == ["t001", "t002", "t000", "t003", "t005", "t004"]
+    assert float(rows[0]["score"]) == 0.63
+    assert rows[5]["score"] == ""
+    assert "no <kernel> for \\| W4A16" in text.read_text()
+    assert "no &lt;kernel&gt; for | W4A16" in page.read_text()
+    assert "processor seconds" in page.read_text()
+
+
+def test_the_picture_has_a_point_for_each_measured_trial(job):
+    points = {
+        name: (x, y)
+        for trace in figure(in_order(job), 2).data
+        if trace.text is not None
+        for name, x, y in zip(trace.text, trace.x, trace.y, strict=True)
+    }
+    assert points.keys() == {"t000", "t001", "t002", "t003", "t005"}
+    assert points["t001"] == (pytest.approx(0.26), 1.0)
+
+
+def test_a_run_without_results_can_be_looked_at(tmp_path, space):
+    job = Job(base=tmp_path, base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cpu", trials=6)
+    assert status_of(job)["best"] is None
+    assert len(write_report(job)) == 3
