@@ -133,7 +133,8 @@ def test_every_module_a_step_imports_for_its_work_is_in_its_key() -> None:
     from compressors.artifact import EVERY_STEP
     from compressors.steps import STEPS
 
-    quiet = {"compressors.quiet"}  # decides what is said, not what is made
+    # They decide what is said and where files lie, not what is made.
+    quiet = {"compressors.quiet", "compressors.artifact"}
     for kind in STEPS:
         declared = {*EVERY_STEP, kind.__module__, *kind.code}
         used: set[str] = set()
@@ -157,3 +158,11 @@ def test_a_base_is_named_by_its_content(models: dict[str, Path], tmp_path: Path)
     assert base_artifact(copy).key == base_artifact(base).key
     (copy / "chat_template.jinja").write_text("another")
     assert base_artifact(copy).key != base_artifact(base).key
+
+
+def test_the_device_is_asked_for_before_work_and_only_then(base: Path, tmp_path: Path, data: Conversations) -> None:
+    """On a GPU the engine gives its memory back there; what is in the store costs it nothing."""
+    asked: list[int] = []
+    for _ in range(2):
+        build([DROP], base, Store(tmp_path), data, before_work=lambda: asked.append(1))
+    assert asked == [1]

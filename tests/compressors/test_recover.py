@@ -12,7 +12,8 @@ from compressors.build import build
 from compressors.data import Sample, conversations
 from compressors.depth import DropLayers
 from compressors.recover import Distill
-from compressors.step import Conversations, StepFault
+from compressors.shape import check_recipe
+from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape, StepFault
 from compressors.store import Store
 
 DROP = DropLayers(count=1, calibration_rows=8)
@@ -85,6 +86,33 @@ def test_it_goes_on_only_from_the_same_family(base: Path, tmp_path: Path, data: 
     ):
         provenance = build(other, base, store, data).artifact.provenance
         assert provenance is not None and provenance.continued_from is None
+
+
+def test_what_was_gone_on_from_gives_up_its_training_state(base: Path, tmp_path: Path, data: Conversations) -> None:
+    """The state is several times the model's size; the model itself stays, whole by its checksums."""
+    store = Store(tmp_path)
+    steps = [[DROP, Distill(tokens=tokens, **SMALL)] for tokens in (300, 600, 900)]
+    first, second = (build(one, base, store, data).artifact for one in steps[:2])
+    assert not (first.folder / "training").exists()
+    assert (second.folder / "training").exists()
+    assert store.verify(first.key)
+    assert build(steps[0], base, store, data).stages[-1].cached
+    third = build(steps[2], base, store, data).artifact
+    assert third.provenance is not None and third.provenance.continued_from == second.key
+    between = build([DROP, Distill(tokens=450, **SMALL)], base, store, data).artifact
+    assert between.provenance is not None and between.provenance.continued_from is None
+
+
+def test_nothing_to_win_back_is_refused() -> None:
+    """The base is its own teacher: without a step before it, training has no aim."""
+    shape = ModelShape(
+        architecture="Exaone4ForCausalLM", layers=8, hidden=128, ffn=256, heads=2, kv_heads=1, head_dim=64, vocab=512,
+        tied=True, max_positions=1024,
+    )  # fmt: skip
+    engine = EngineTraits(name="any", device="cpu", schemes=frozenset())
+    with pytest.raises(Infeasible, match="nothing to win back"):
+        check_recipe([Distill(tokens=300)], shape, engine)
+    check_recipe([DROP, Distill(tokens=300)], shape, engine)
 
 
 def test_it_recovers_and_says_so(base: Path, tmp_path: Path, data: Conversations) -> None:

@@ -1,0 +1,64 @@
+"""Commands on one recipe or one model: plan, compress, evaluate."""
+
+import json
+
+import pytest
+from transformers import AutoConfig
+
+from search.errors import BadInput
+from search.recipe import Recipe
+from search.single import compress, evaluate, plan, read_recipe
+
+SMALL = """
+steps: [{step: drop_layers, count: [1]}]
+evaluation:
+  limit: 8
+  benchmarks: {kmmlu_redux: reference:items/kmmlu_redux.jsonl}
+calibration: reference:text/calibration.jsonl
+max_model_len: 1024
+"""
+
+
+def test_plan_counts_and_says_what_is_refused():
+    told = plan("demo", "tiny")
+    assert told["recipes"] == 4 * 3 * 3
+    # distillation of an undamaged base, with each of three ways to quantize or not
+    assert len(told["infeasible"]) == 2 * 3
+    assert all("nothing to win back" in reason for reason in told["infeasible"].values())
+
+
+def test_one_recipe_is_applied_and_measured_against_the_base(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("- {step: drop_layers, count: 1}\n- {step: context, max_position_embeddings: 1024}\n")
+    (tmp_path / "space.yaml").write_text(SMALL)
+    told = compress(str(recipe), "tiny", tmp_path / "model", None)
+    assert [stage["step"] for stage in told["stages"]] == ["drop_layers", "context"]
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    assert (config.num_hidden_layers, config.max_position_embeddings) == (9, 1024)
+    assert not (tmp_path / "model" / "provenance.json").exists()
+    result = evaluate(str(tmp_path / "model"), "tiny", str(tmp_path / "space.yaml"))
+    assert result["benchmarks"]["kmmlu_redux"]["n"] == 8
+    assert result["score"]["perf_norm"] == pytest.approx(result["perf"] / result["score"]["perf_base"])
+    with pytest.raises(BadInput, match="there already"):
+        compress(str(recipe), "tiny", tmp_path / "model", None)
+
+
+@pytest.mark.parametrize("form", ["json text", "json", "yaml"])
+def test_a_recipe_is_read_in_every_form(tmp_path, form):
+    steps = [{"step": "drop_layers", "count": 2}]
+    if form == "json text":
+        source = json.dumps(steps)
+    else:
+        path = tmp_path / f"recipe.{form}"
+        path.write_text(json.dumps(steps) if form == "json" else "- step: drop_layers\n  count: 2\n")
+        source = str(path)
+    assert read_recipe(source) == Recipe.of(steps)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("nowhere.yaml", "no recipe at nowhere.yaml"), ('[{"step": "drop_layers"}]', "count"), ("[1]", "mapping")],
+)
+def test_a_bad_recipe_is_named(text, said):
+    with pytest.raises(BadInput, match=said):
+        read_recipe(text)
