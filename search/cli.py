@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,6 +174,9 @@ def _print(content: dict[str, Any], as_json: bool, text: str) -> None:
 
 def main() -> None:
     """Entry point: bad input ends with 2, failed work with 1, each in one line."""
+    # Threads that spin at barriers steal the cores they wait for; read by OpenMP when torch is loaded, here and in
+    # the workers that Ray starts from here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
     except BadInput as fault:
