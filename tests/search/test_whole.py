@@ -17,6 +17,7 @@ from search.ledger import Ledger, trials_of
 from tests.evaluation.test_engine import wait_gone
 
 SQUEEZE = str(Path(sys.executable).with_name("squeeze"))
+RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 SPACE = """
 steps:
   - {step: drop_layers, count: [1, 2]}
@@ -54,6 +55,13 @@ def children_of(pid):
     return below - {pid}
 
 
+def title_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def paid(run):
     """When each answer and each artifact was made: what is done again gets a new time."""
     made = [*run.glob("answers/*/*.json"), *run.glob("store/artifacts/*/provenance.json")]
@@ -76,11 +84,12 @@ def killed(tmp_path_factory):
         if sum(event["event"] == "rung" for event in ledger.read()) >= 2:
             break
         time.sleep(0.2)
-    below = children_of(driver.pid)
+    # Ray's two agents of a node notice in about a minute that theirs is gone; everything of ours has seconds.
+    below = {pid for pid in children_of(driver.pid) if not title_of(pid).startswith(RAY_AGENTS)}
     assert driver.poll() is None, (folder / "log").read_text()
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    assert wait_gone(below, seconds=60), "processes outlived the driver"
+    assert wait_gone(below, seconds=30), f"outlived the driver: {[title_of(pid) for pid in below]}"
     return run, ledger.read(), paid(run)
 
 
