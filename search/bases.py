@@ -14,6 +14,8 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 def find_base(name: str) -> Path:
     """The folder of the base model. Raises `BadInput` when there is none."""
+    if not name:
+        raise BadInput("--base is empty: give `tiny`, a model folder, or a hub id")
     if name == "tiny":
         from evaluation.reference import MODEL
 

@@ -24,12 +24,12 @@ SpaceArg = Annotated[str, typer.Argument(metavar="SPACE", help="a preset's name 
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
 BaseOpt = Annotated[str, typer.Option("--base", help="tiny, a model folder, or a hub id")]
 OutOpt = Annotated[Path, typer.Option("--out", help="the run folder to make")]
-TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="recipes to try [default: the space's]")]
+TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="recipes to try (default: the space's)")]
 HoursOpt = Annotated[
     float | None, typer.Option("--hours", min=0.001, help="wall-clock budget; open trials can be resumed")
 ]
 AddressOpt = Annotated[str | None, typer.Option("--address", help="a Ray cluster; without it, this machine")]
-StoreOpt = Annotated[Path | None, typer.Option("--store", help="where artifacts live [default: RUN/store]")]
+StoreOpt = Annotated[Path | None, typer.Option("--store", help="where artifacts live (default: RUN/store)")]
 SeedOpt = Annotated[int, typer.Option("--seed", help="of the searcher and of training")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
 VerifyOpt = Annotated[bool, typer.Option("--verify/--no-verify", help="export the best trial and verify it at the end")]
@@ -103,7 +103,7 @@ def export(
 @app.command()
 def verify(
     submission: Annotated[Path, typer.Argument(metavar="SUBMIT.ZIP")],
-    run: Annotated[Path | None, typer.Option("--run", help="its run folder [default: the zip's own folder]")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="its run folder (default: the zip's own folder)")] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Unpack a submission, load it with vLLM and transformers, score it again, write verification.json."""
@@ -182,7 +182,9 @@ def main() -> None:
     except BadInput as fault:
         _complain(str(fault), 2)
     except TyperException as fault:  # unknown commands and options, missing or malformed values
-        _complain(f"{fault.format_message()}; see `squeeze --help`", 2)
+        if not fault.format_message():  # no command at all: the help was shown
+            raise SystemExit(2) from fault
+        _complain(f"{fault.format_message().rstrip('.')}; see --help", 2)
     except RunFailed as fault:
         _complain(str(fault), 1)
     except OSError as fault:  # a disk that is full, a file that may not be read

@@ -48,9 +48,12 @@ def export(job: Job, how: str, target: Path) -> TrialRecord:
     folder = artifact_folder(job, line["artifact"])
     if line["artifact"] != job.base_key and not Store(job.store).verify(line["artifact"]):
         raise RunFailed(f"artifact {line['artifact']} is damaged in the store: resume the run to build it again")
-    if not target.resolve().parent.is_dir():
-        raise BadInput(f"cannot write {target}: {target.parent} is not a folder")
-    pack(folder, target)
+    if target.is_dir() or not target.resolve().parent.is_dir():
+        raise BadInput(f"cannot write {target}: give -o a file's name in a folder that is there")
+    try:
+        pack(folder, target)
+    except PermissionError as fault:
+        raise BadInput(f"cannot write {target}: {fault.strerror}; give another -o") from fault
     return trial
 
 
@@ -77,13 +80,15 @@ def pack(folder: Path, target: Path) -> None:
     if sum(path.stat().st_size for path in files) > UNPACKED_LIMIT:
         raise RunFailed(f"{folder} is larger than the {UNPACKED_LIMIT / 1000**3:.0f} GB a submission may unpack to")
     part = target.with_name(target.name + ".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for path in files:
-            archive.write(path, f"model/{path.name}")
-    if part.stat().st_size > ZIP_LIMIT:
-        part.unlink()
-        raise RunFailed(f"the zip would be larger than the {ZIP_LIMIT / 1000**3:.0f} GB a submission may have")
-    part.replace(target)
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for path in files:
+                archive.write(path, f"model/{path.name}")
+        if part.stat().st_size > ZIP_LIMIT:
+            raise RunFailed(f"the zip would be larger than the {ZIP_LIMIT / 1000**3:.0f} GB a submission may have")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def file_hash(path: Path) -> str:

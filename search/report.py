@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from search.errors import RunFailed
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, ranked, trials_of
 from search.picture import picture
@@ -80,7 +81,7 @@ def in_order(job: Job) -> list[TrialRecord]:
     trials = list(trials_of(Ledger(job.run / "ledger.jsonl").read()).values())
     full = ranked(trials, job.last_rung)
     rest = [trial for trial in trials if trial not in full]
-    return full + sorted(rest, key=lambda trial: (-len(trial.rungs), trial.name))
+    return full + sorted(rest, key=lambda one: (-len(one.rungs), -one.last["score"] if one.last else 0.0, one.name))
 
 
 def row_of(trial: TrialRecord, last_rung: int) -> dict[str, Any]:
@@ -121,6 +122,7 @@ def _markdown(job: Job, told: dict[str, Any], rows: list[dict[str, Any]]) -> str
     last = next((trial.last for trial in in_order(job) if trial.last), None)
     facts = [*told["text"].splitlines(), *([where_of(job, last)] if last else [])]
     lines = [f"# {job.run.name}", "", *(f"- {line}" for line in facts), ""]
+    lines += ["The base scores 0.5. Scores of lower rungs come from fewer items and less training.", ""]
     lines += ["| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -128,7 +130,7 @@ def _markdown(job: Job, told: dict[str, Any], rows: list[dict[str, Any]]) -> str
 
 def _page(job: Job, told: dict[str, Any], trials: list[TrialRecord], rows: list[dict[str, Any]]) -> str:
     verification = job.run / "verification.json"
-    verdict = _verdict(json.loads(verification.read_text(encoding="utf-8"))) if verification.exists() else ""
+    verdict = _verdict(_read(verification)) if verification.exists() else ""
     body = "".join(
         f'<tr class="{html.escape(row["status"])}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row))
         + "</tr>"
@@ -149,9 +151,18 @@ def where_of(job: Job, line: dict[str, Any]) -> str:
     return f"base {job.base_name or job.base.name}; {line['engine']} on {line['device']}; time in {clock}"
 
 
+def _read(verification: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(verification.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise RunFailed(f"{verification} is damaged ({fault}): verify the submission again") from fault
+    return content
+
+
 def _verdict(result: dict[str, Any]) -> str:
     if "score_verified" not in result:
-        return f"<p>submit.zip: {html.escape(result['why'])}</p>"
+        word = "refused: " if result["agrees"] is False else ""
+        return f"<p>submit.zip: {word}{html.escape(result['why'])}</p>"
     word = "agrees" if result["agrees"] else "does NOT agree"
     return (
         f"<p>submit.zip: trial {html.escape(result['trial'])}, scored again from the zip: "
@@ -166,10 +177,13 @@ TEMPLATE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse; font-size: 13px; width: 100% }}
 th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }}
+.note {{ color: #555; font-size: 13px }}
 .stopped td {{ color: #777 }} .infeasible td, .failed td {{ color: #a33 }}
 </style>
 <h1>{title}</h1>{facts}<p>{where}</p>{verdict}
 {picture}
+<p class="note">The base scores 0.5. Large points were measured in full; small ones were stopped earlier, on fewer items
+and less training: their scores are estimates, and no rung's are compared with another's. Bars are 95 % intervals.</p>
 <table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>
 </html>
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,7 +23,7 @@ from search.bench import Bench, base_of, traits
 from search.errors import BadInput, RunFailed
 from search.job import Job
 from search.recipe import Recipe
-from search.space import REFERENCE, Space, load_space, resolve_path
+from search.space import REFERENCE, load_space, recipes_of, resolve_path
 from search.start import check_inputs
 
 
@@ -114,37 +113,30 @@ def evaluate(model: str, baseline: str | None, space: str) -> dict[str, Any]:
 
 
 def plan(space: str, base: str) -> dict[str, Any]:
-    """Every recipe of a space without ranges, or its seeds: which are feasible, which are not and why."""
+    """What a search would try first, how much a trial pays at each rung, and what it would refuse and why."""
     spec, folder = load_space(space), find_base(base)
     check_inputs(spec, folder)
     shape, engine = read_shape(folder), traits(find_device())
-    recipes = enumerate_recipes(spec)
+    recipes = {recipe.hash: recipe for recipe in recipes_of(spec)}
     refused: dict[str, str] = {}
-    for recipe in recipes:
+    for recipe in recipes.values():
         try:
             check_recipe(recipe.steps, shape, engine)
         except Infeasible as refusal:
             refused[str(recipe)] = str(refusal)
-    has_ranges = any(step.ranges for step in spec.steps)
-    count = f"{len(recipes)} recipes" + (" at the ends of its ranges, more between" if has_ranges else "")
-    lines = [f"{count}; {len(recipes) - len(refused)} feasible on {engine.name}", f"rungs: {len(spec.rungs)}"]
-    lines += [f"infeasible: {recipe}: {reason}" for recipe, reason in refused.items()]
-    return {"recipes": len(recipes), "infeasible": refused, "ranges": has_ranges, "text": "\n".join(lines)}
-
-
-def enumerate_recipes(spec: Space) -> list[Recipe]:
-    """All recipes of a space; of a range only its two ends."""
-    options: list[list[dict[str, Any] | None]] = []
-    for step in spec.steps:
-        fields = {name: list(values) for name, values in step.choices.items()}
-        fields |= {name: sorted({ends.low, ends.high}) for name, ends in step.ranges.items()}
-        forms: list[dict[str, Any] | None] = [
-            {"step": step.step, **step.fixed, **dict(zip(fields, values, strict=True))}
-            for values in itertools.product(*fields.values())
-        ]
-        options.append([None, *forms] if step.optional else forms)
-    found = {}
-    for draw in itertools.product(*options):
-        recipe = Recipe.of([step for step in draw if step is not None])
-        found[recipe.hash] = recipe
-    return list(found.values())
+    seeds = [str(recipe) for recipe in spec.seed_recipes()]
+    ranges = any(step.ranges for step in spec.steps)
+    count = f"{len(recipes)} recipe{'s' * (len(recipes) != 1)}" + (" at the ends of its ranges, more between" * ranges)
+    lines = [f"{count}; {len(recipes) - len(refused)} feasible on {engine.name}; {spec.trials} trials"]
+    lines += [f"rung {number}: {rung.items:.0%} of the items, {rung.tokens:.0%} of the training tokens; "
+              + ("the best 1/" + f"{spec.eta:g} go on" if number < len(spec.rungs) else "everything")
+              for number, rung in enumerate(spec.rungs, start=1)]  # fmt: skip
+    lines += [f"tried first: {seed}" for seed in seeds]
+    for reason in dict.fromkeys(refused.values()):
+        those = [recipe for recipe, why in refused.items() if why == reason]
+        lines.append(f"infeasible, {len(those)}: {reason} (such as {those[0]})")
+    feasible = [str(recipe) for recipe in recipes.values() if str(recipe) not in refused]
+    return {
+        "recipes": len(recipes), "feasible": feasible, "infeasible": refused, "ranges": ranges, "seeds": seeds,
+        "trials": spec.trials, "rungs": [rung.model_dump() for rung in spec.rungs], "text": "\n".join(lines),
+    }  # fmt: skip

@@ -16,6 +16,8 @@ Knows nothing of searchers: `sample` draws through any object with Optuna's sugg
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -285,3 +287,18 @@ def resolve_path(text: str, folder: Path) -> str:
 
         return str(Path(evaluation.reference.__file__).parent / text.removeprefix(REFERENCE))
     return str(Path(text) if Path(text).is_absolute() else folder / text)
+
+
+def recipes_of(spec: Space) -> Iterator[Recipe]:
+    """All recipes of a space, one after another; of a range only its two ends."""
+    options: list[list[dict[str, Any] | None]] = []
+    for step in spec.steps:
+        fields = {name: list(values) for name, values in step.choices.items()}
+        fields |= {name: sorted({ends.low, ends.high}) for name, ends in step.ranges.items()}
+        forms: list[dict[str, Any] | None] = [
+            {"step": step.step, **step.fixed, **dict(zip(fields, values, strict=True))}
+            for values in itertools.product(*fields.values())
+        ]
+        options.append([None, *forms] if step.optional else forms)
+    for draw in itertools.product(*options):
+        yield Recipe.of([step for step in draw if step is not None])

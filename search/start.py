@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from search.bases import find_base
 from search.bench import traits
 from search.errors import BadInput
 from search.job import Job
-from search.space import Space, load_space
+from search.space import Space, load_space, recipes_of
 
 PACKAGES = (
     "squeeze",
@@ -46,8 +47,12 @@ def new_job(
     folder = find_base(base)
     check_inputs(spec, folder)
     run = out.resolve()
+    if _exists(run) and not run.is_dir():
+        raise BadInput(f"{out} is a file: give another --out")
     if _exists(run / "run.json"):
         raise BadInput(f"{out} holds a run already: go on with `squeeze resume {out}`, or give another --out")
+    if _exists(run) and any(run.iterdir()):
+        raise BadInput(f"{out} is not empty: give another --out")
     job = Job(
         base=folder,
         base_name=base,
@@ -74,13 +79,47 @@ def new_job(
 
 
 def check_inputs(spec: Space, folder: Path) -> None:
-    """Read every file the search would read, and see that at least the base can be handled."""
+    """Read every file the search would read; see that the base is whole and that something can be done to it."""
+    check_base(folder)
     try:
         Suite(spec.evaluation, [rung.items for rung in spec.rungs])
         read_conversations(Path(spec.calibration))
         check_recipe([], read_shape(folder), traits(find_device()))
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
+    _check_feasible(spec, folder)
+
+
+def check_base(folder: Path) -> None:
+    """Config and tokenizer load, and the weight files are whole as far as their headers tell."""
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        AutoConfig.from_pretrained(folder)
+        AutoTokenizer.from_pretrained(folder)
+    except Exception as fault:  # whatever a broken file makes transformers raise, it is the base that is broken
+        raise BadInput(f"transformers cannot read the base {folder}: {' '.join(str(fault).split())[:300]}") from fault
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as fault:
+            raise BadInput(f"the base's weights {path} are damaged: {fault}") from fault
+
+
+def _check_feasible(spec: Space, folder: Path) -> None:
+    shape, engine = read_shape(folder), traits(find_device())
+    reason = ""
+    for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec)):
+        try:
+            check_recipe(recipe.steps, shape, engine)
+        except Infeasible as refusal:
+            reason = f"{recipe}: {refusal}"
+            continue
+        if recipe.steps:
+            return
+    raise BadInput(f"no recipe of this space is feasible for {folder} on {engine.name}; {reason}")
 
 
 def _exists(path: Path) -> bool:

@@ -21,7 +21,7 @@ from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine, EngineFault
 from evaluation.measure import Measurement
 from search.bench import Bench, base_of, engine_settings
-from search.errors import RunFailed
+from search.errors import BadInput, RunFailed
 from search.export import artifact_folder, file_hash
 from search.job import Job
 from search.ledger import Ledger, ranked, trials_of
@@ -52,8 +52,16 @@ def verify(path: Path, job: Job | None) -> dict[str, Any]:
     `agrees` is None when there is no run to compare with. Raises `BadSubmission` when the zip must be refused,
     `RunFailed` when it cannot be loaded.
     """
-    target = path.with_name("verification.json")
-    target.unlink(missing_ok=True)  # an older verdict must not stand beside another zip
+    target = verdict_file(path)
+    if job is not None and not job.store.is_dir():
+        raise RunFailed(
+            f"the store {job.store} of this run is gone: bring it back, or resume the run to build it again"
+        )
+    try:
+        target.unlink(missing_ok=True)  # an older verdict must not stand beside another zip
+        _write(target, {"submission": path.name, "agrees": False, "why": "its verification did not come to its end"})
+    except OSError as fault:
+        raise BadInput(f"cannot write {target}: {fault.strerror}; copy the zip to where you may write") from fault
     try:
         with tempfile.TemporaryDirectory(prefix="squeeze-verify-") as scratch:
             result = _examine(path, job, Path(scratch))
@@ -62,6 +70,11 @@ def verify(path: Path, job: Job | None) -> dict[str, Any]:
         raise
     _write(target, result)
     return result
+
+
+def verdict_file(path: Path) -> Path:
+    """verification.json beside submit.zip; beside a zip of another name, one that carries it."""
+    return path.with_name("verification.json" if path.name == "submit.zip" else f"{path.stem}.verification.json")
 
 
 def _examine(path: Path, job: Job | None, scratch: Path) -> dict[str, Any]:
@@ -151,4 +164,6 @@ def differing(measured: Measurement, claimed: dict[str, dict[str, float]]) -> li
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    part.replace(path)

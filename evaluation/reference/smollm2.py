@@ -56,7 +56,9 @@ def main() -> None:
         print(f"{target} is there already")
         return
     with tempfile.TemporaryDirectory() as scratch:
-        convert(download(Path(scratch)), target)
+        made = target.with_name(target.name + ".part")
+        convert(download(Path(scratch)), made)
+        made.replace(target)  # a folder that is there is whole
     print(f"wrote {target}")
 
 

@@ -5,8 +5,7 @@ import statistics
 from search.ledger import TrialRecord, trials_of
 from search.recipe import Recipe
 from search.searchers import RecipeSampler, RecipeSearcher
-from search.single import enumerate_recipes
-from search.space import Space
+from search.space import Space, recipes_of
 from tests.search.conftest import end_line, rung_line
 
 
@@ -32,7 +31,7 @@ def test_no_recipe_twice_until_none_is_left(space: Space):
         found.append(recipe)
         sampler.tell(recipe, value(recipe))
     assert len({recipe.hash for recipe in found}) == len(found)
-    everything = {recipe.hash for recipe in enumerate_recipes(choices)}
+    everything = {recipe.hash for recipe in recipes_of(choices)}
     assert {recipe.hash for recipe in found} == everything - {Recipe([]).hash}  # the base needs no trial
 
 

@@ -1,13 +1,14 @@
 """Spaces: what they hold, what they refuse, and how a recipe is found in them again."""
 
+from pathlib import Path
+
 import optuna
 import pytest
 
 from search.errors import BadInput
 from search.job import Job
 from search.recipe import Recipe
-from search.single import enumerate_recipes
-from search.space import PRESETS, load_space
+from search.space import PRESETS, load_space, recipes_of
 
 
 def drawn(space, number=40):
@@ -41,7 +42,7 @@ def test_a_recipe_outside_the_space_is_refused(space):
 
 def test_all_recipes_of_choices_are_enumerated(space):
     # 4 ways to drop, 3 to distill (not, and two ends of the range), 3 to quantize
-    assert len(enumerate_recipes(space)) == 4 * 3 * 3
+    assert len(list(recipes_of(space))) == 4 * 3 * 3
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
@@ -103,3 +104,10 @@ def test_ranges_that_cannot_be_drawn_are_refused(tmp_path, space_text, range_, s
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(BadInput, match="demo"):
         load_space("nonesuch")
+
+
+def test_the_space_that_the_readme_shows_is_valid(tmp_path):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = text.split("```yaml\nsteps:")[1].split("```")[0]
+    (tmp_path / "space.yaml").write_text("steps:" + shown)
+    assert len(load_space(str(tmp_path / "space.yaml")).steps) == 4
