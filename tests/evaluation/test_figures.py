@@ -10,6 +10,7 @@ from compressors.data import read_conversations
 from compressors.steps import parse_step
 from compressors.store import Store
 from evaluation.answers import AnswerStore
+from evaluation.benchmarks.base import Decoding
 from evaluation.measure import Measurer, Subject
 from evaluation.reference import CALIBRATION, ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
@@ -59,15 +60,26 @@ def test_int8_costs_little(perf):
     "step",
     [
         {"step": "quantize", "scheme": "W4A16"},
-        {"step": "quantize", "scheme": "FP8_DYNAMIC"},
         {"step": "quantize", "scheme": "W8A8", "method": "gptq"},
         {"step": "context", "max_position_embeddings": 1024},
     ],
     ids=lambda step: "-".join(str(value) for value in step.values()),
 )
 def test_every_other_step_gives_a_model_that_the_engine_serves(engine, perf, step):
-    assert perf(step, limit=6).perf > 0.6 * perf(limit=6).perf  # few items: FP8 is slow on a CPU
+    assert perf(step, limit=12).perf > 0.7 * perf(limit=12).perf
     if step.get("scheme") == "W8A8":
         assert "Int8" in " ".join(engine.kernels)  # CPUInt8…, or CutlassInt8… on a GPU
     if step["step"] == "context":
         assert engine.max_model_len == 1024
+
+
+def test_fp8_is_served(engine, tmp_path):
+    """One short prompt: vLLM's CPU build takes about a quarter of a second a token for it (docs/measurements.md)."""
+    step = parse_step({"step": "quantize", "scheme": "FP8_DYNAMIC"})
+    artifact = build([step], MODEL, Store(tmp_path), read_conversations(CALIBRATION, limit=1)).artifact
+    chat, told = [{"role": "user", "content": "1 2 3"}], {}
+    for folder in (MODEL, artifact.folder):
+        engine.load(folder)
+        told[folder] = engine.generate([chat], [Decoding(max_tokens=1)]).answers[0].text
+    assert "Fp8" in " ".join(engine.kernels)
+    assert told[artifact.folder] == told[MODEL]
