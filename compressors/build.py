@@ -6,7 +6,6 @@ import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,108 +61,103 @@ def build(
     `before_work` is called before a step that has to be built: whoever holds the device can give it back there.
     Raises `Infeasible` (remembered in the store) or `StepFault` (never remembered) of the step concerned.
     """
-    artifact = base_artifact(base)
-    stages = []
+    work = _Work(base, store, data, device, progress, seed, before_work)
+    artifact, stages = base_artifact(base), []
     for step in steps:
-        artifact, stage = _stage(step, artifact, base, store, data, device, progress, seed, before_work)
+        artifact, stage = work.stage(step, artifact)
         stages.append(stage)
     return Built(artifact=artifact, stages=stages)
 
 
-def _stage(
-    step: Step,
-    source: Artifact,
-    base: Path,
-    store: Store,
-    data: Conversations,
-    device: str,
-    progress: Callable[[str], None],
-    seed: int,
-    before_work: Callable[[], None],
-) -> tuple[Artifact, Stage]:
-    started = time.monotonic()
-    key = artifact_key(step, source.key, data.fingerprint, seed)
-    artifact = store.get(key)
-    if artifact is None:
-        with store.lock(key):
-            artifact = store.get(key)  # another process may have built it while we waited
-            if artifact is None:
-                progress(f"{step.step}: building {key}")
-                before_work()
-                family = family_key(step, source.key, data.fingerprint, seed) if step.continues else None
-                # Those who go on from the same training state take turns: each gives up the state it went on from.
-                with store.lock(family) if family is not None else nullcontext():
-                    artifact = _build(step, key, family, source, base, store, data, device, progress, seed)
-                assert artifact.provenance is not None
-                return artifact, Stage(step, key, False, time.monotonic() - started, artifact.provenance.peak_gpu_bytes)
-    progress(f"{step.step}: {key} is in the store")
-    return artifact, Stage(step, key, True, time.monotonic() - started, 0)
+@dataclass(frozen=True)
+class _Work:
+    """What the steps of one build share; the fields are `build`'s arguments."""
 
+    base: Path
+    store: Store
+    data: Conversations
+    device: str
+    progress: Callable[[str], None]
+    seed: int
+    before_work: Callable[[], None]
 
-def _build(
-    step: Step,
-    key: str,
-    family: str | None,
-    source: Artifact,
-    base: Path,
-    store: Store,
-    data: Conversations,
-    device: str,
-    progress: Callable[[str], None],
-    seed: int,
-) -> Artifact:
-    refusal = store.refusal(key)
-    if refusal is not None:
-        raise Infeasible(refusal)
-    earlier = None
-    if step.continues is not None and family is not None:
-        earlier = store.largest_below(family, getattr(step, step.continues))
-    context = StepContext(
-        base=base,
-        data=data,
-        device=device,
-        seed=seed,
-        progress=progress,
-        continue_from=earlier.folder if earlier is not None else None,
-    )
-    started = time.monotonic()
-    with store.draft() as draft:
-        try:
-            _begin(device, seed)
-            with no_bars():
-                step.run(source.folder, draft, context)
-            peak = _peak(device)
-        except Infeasible as refused:
-            store.remember_refusal(key, str(refused))
-            raise
-        except Exception as fault:
-            # The frames of the failed step still hold its tensors, and would keep them from the engine.
-            traceback.clear_frames(fault.__traceback__)
-            raise
-        finally:
-            if step.changes_weights:
-                _release(device)
-        provenance = Provenance(
-            key=key,
-            step=step.model_dump(mode="json"),
-            source=source.key,
-            data=data.fingerprint if step.takes_data() else None,
-            seed=seed,
-            code=code_hash(step),
-            libraries=libraries(),
-            device=device,
-            continued_from=earlier.key if earlier is not None else None,
-            seconds=round(time.monotonic() - started, 3),
-            peak_gpu_bytes=peak,
-            notes=context.notes,
-            files={},
+    def stage(self, step: Step, source: Artifact) -> tuple[Artifact, Stage]:
+        """The artifact of `step` on `source`, from the store or built now."""
+        started = time.monotonic()
+        key = artifact_key(step, source.key, self.data.fingerprint, self.seed)
+        artifact = self.store.get(key)
+        if artifact is None:
+            with self.store.lock(key):
+                artifact = self.store.get(key)  # another process may have built it while we waited
+                if artifact is None:
+                    self.progress(f"{step.step}: building {key}")
+                    self.before_work()
+                    artifact = self._build(step, key, source)
+                    assert artifact.provenance is not None
+                    peak = artifact.provenance.peak_gpu_bytes
+                    return artifact, Stage(step, key, False, time.monotonic() - started, peak)
+        self.progress(f"{step.step}: {key} is in the store")
+        return artifact, Stage(step, key, True, time.monotonic() - started, 0)
+
+    def _build(self, step: Step, key: str, source: Artifact) -> Artifact:
+        refusal = self.store.refusal(key)
+        if refusal is not None:
+            raise Infeasible(refusal)
+        if step.continues is None:
+            return self._run(step, key, source, None)
+        family = family_key(step, source.key, self.data.fingerprint, self.seed)
+        reach = getattr(step, step.continues)
+        # Those who go on from the same training state take turns: each gives up the state it went on from.
+        with self.store.lock(family):
+            earlier = self.store.largest_below(family, reach)
+            artifact = self._run(step, key, source, earlier)
+            self.store.enter_family(family, reach, key)
+            if earlier is not None:
+                self.store.forget_training(earlier.key)  # the new artifact holds the state any later one goes on from
+        return artifact
+
+    def _run(self, step: Step, key: str, source: Artifact, earlier: Artifact | None) -> Artifact:
+        context = StepContext(
+            base=self.base,
+            data=self.data,
+            device=self.device,
+            seed=self.seed,
+            progress=self.progress,
+            continue_from=earlier.folder if earlier is not None else None,
         )
-        artifact = store.put(draft, provenance)
-    if step.continues is not None and family is not None:
-        store.enter_family(family, getattr(step, step.continues), key)
-        if earlier is not None:
-            store.forget_training(earlier.key)  # the new artifact holds the state that any later one goes on from
-    return artifact
+        started = time.monotonic()
+        with self.store.draft() as draft:
+            try:
+                _begin(self.device, self.seed)
+                with no_bars():
+                    step.run(source.folder, draft, context)
+                peak = _peak(self.device)
+            except Infeasible as refused:
+                self.store.remember_refusal(key, str(refused))
+                raise
+            except Exception as fault:
+                # The frames of the failed step still hold its tensors, and would keep them from the engine.
+                traceback.clear_frames(fault.__traceback__)
+                raise
+            finally:
+                if step.changes_weights:
+                    _release(self.device)
+            provenance = Provenance(
+                key=key,
+                step=step.model_dump(mode="json"),
+                source=source.key,
+                data=self.data.fingerprint if step.takes_data() else None,
+                seed=self.seed,
+                code=code_hash(step),
+                libraries=libraries(),
+                device=self.device,
+                continued_from=earlier.key if earlier is not None else None,
+                seconds=round(time.monotonic() - started, 3),
+                peak_gpu_bytes=peak,
+                notes=context.notes,
+                files={},
+            )
+            return self.store.put(draft, provenance)
 
 
 def _begin(device: str, seed: int) -> None:

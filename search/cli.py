@@ -196,7 +196,10 @@ def main() -> None:
 
 
 def _complain(text: str, code: int) -> None:
-    print(f"squeeze: {' '.join(text.split())}", file=sys.stderr)
+    text = " ".join(text.split())
+    print(f"squeeze: {text}", file=sys.stderr)
+    if "--json" in sys.argv[1:]:
+        print(json.dumps({"error": text, "exit": code}, ensure_ascii=False))
     raise SystemExit(code)
 
 

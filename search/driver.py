@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,34 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
         ),
     )
     try:
-        tuner.fit()
+        with _terminated_as_interrupted(job.run):
+            tuner.fit()
     finally:
         ray.shutdown()
     return searcher.exhausted and not searcher.running
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted(run: Path) -> Iterator[None]:
+    """SIGTERM ends Tune's loop as SIGINT does; Ray's own handler would print its C++ stack and end the process.
+
+    Where the whole process group was told to end, Ray's processes go first, and calls to them fail on the way out.
+    """
+    asked = []
+
+    def end(*_: object) -> None:
+        asked.append(True)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Exception as fault:
+        if not asked:
+            raise
+        raise RunFailed(f"terminated; what was finished is kept: go on with `squeeze resume {run}`") from fault
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _start_ray(address: str | None) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from search.errors import BadInput
-from search.space import Space, first_error
+from search.errors import BadInput, first_error
+from search.space import Space
 
 
 class Job(BaseModel):
@@ -44,6 +44,8 @@ class Job(BaseModel):
         path = run / "run.json"
         if not path.exists():
             raise BadInput(f"{run} is not a run folder: it has no run.json")
+        if not (run / "ledger.jsonl").exists():
+            raise BadInput(f"{run} has lost its ledger.jsonl: bring it back, or search anew with another --out")
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):

@@ -23,7 +23,8 @@ from search.bench import Bench, base_of, traits
 from search.errors import BadInput, RunFailed
 from search.job import Job
 from search.recipe import Recipe
-from search.space import REFERENCE, load_space, recipes_of, resolve_path
+from search.space import recipes_of
+from search.space_file import REFERENCE, load_space, resolve_path
 from search.start import check_inputs
 
 

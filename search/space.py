@@ -18,21 +18,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from compressors.step import Step
 from compressors.steps import STEPS
 from evaluation.suite import SuiteSpec
-from search.errors import BadInput
+from search.errors import BadInput, first_error
 from search.recipe import Recipe
 from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
-
-PRESETS = Path(__file__).with_name("presets")
-REFERENCE = "reference:"  # prefix of a path inside evaluation/reference
 
 
 class Suggests(Protocol):
@@ -101,6 +96,16 @@ class Space(BaseModel):
             raise ValueError("steps: a list of at least one step is needed")
         return [_read_step(one) for one in value]
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _read_seeds(cls, value: Any) -> Any:
+        for number, seed in enumerate(value if isinstance(value, list | tuple) else [value]):
+            if not isinstance(seed, list | tuple):
+                raise ValueError(
+                    f"seeds.{number}: a seed is a list of steps, such as [{{step: quantize}}], not {seed!r}"
+                )
+        return value
+
     @field_validator("rungs")
     @classmethod
     def _rising(cls, value: tuple[Rung, ...]) -> tuple[Rung, ...]:
@@ -166,43 +171,6 @@ class _Replay:
         return min(max(float(self.params.get(name, low)), low), high)
 
 
-def load_space(source: str) -> Space:
-    """A preset by name or a YAML file. Raises `BadInput` with what does not fit."""
-    path = Path(source)
-    if path.suffix not in {".yaml", ".yml"}:
-        path = PRESETS / f"{source}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-            raise BadInput(f"no preset named {source}; presets: {known}; or give a .yaml file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        raise BadInput(f"no space at {path}: {fault.strerror}") from fault
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(fault).split())}") from fault
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} holds no space: a mapping with steps, evaluation and calibration is needed")
-    try:
-        space = Space.model_validate(_resolve(content, path.resolve().parent))
-        for recipe in space.seed_recipes():
-            space.params_of(recipe)
-    except ValidationError as fault:
-        raise BadInput(f"{path}: {first_error(fault)}") from fault
-    except (ValueError, BadInput) as fault:
-        raise BadInput(f"{path}: {fault}") from fault
-    return space
-
-
-def first_error(fault: ValidationError) -> str:
-    """The first complaint of a validation in one line: place, reason, value."""
-    error = fault.errors()[0]
-    place = ".".join(str(part) for part in error["loc"])
-    reason = error["msg"].removeprefix("Value error, ")
-    value = error["input"]
-    shown = "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
-    return f"{place}: {reason}{shown}" if place and not reason.startswith(place) else f"{reason}{shown}"
-
-
 def _read_step(raw: Any) -> StepSpace:
     """From the form people write; or from the form `model_dump` gives, which run.json holds."""
     if isinstance(raw, StepSpace):
@@ -261,32 +229,6 @@ def _draw_range(draw: Suggests, name: str, ends: Range) -> int | float:
     if isinstance(ends.low, int) and isinstance(ends.high, int):
         return draw.suggest_int(name, ends.low, ends.high, step=ends.step, log=ends.log)
     return draw.suggest_float(name, float(ends.low), float(ends.high), log=ends.log)
-
-
-def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Paths relative to the YAML file, or inside the reference data, made absolute."""
-    content = dict(content)
-    if isinstance(content.get("calibration"), str):
-        content["calibration"] = resolve_path(content["calibration"], folder)
-    if isinstance(content.get("evaluation"), dict):
-        evaluation = dict(content["evaluation"])
-        for key in ("prompts", "heldout"):
-            if isinstance(evaluation.get(key), str):
-                evaluation[key] = resolve_path(evaluation[key], folder)
-        if isinstance(evaluation.get("benchmarks"), dict):
-            evaluation["benchmarks"] = {
-                name: resolve_path(str(path), folder) for name, path in evaluation["benchmarks"].items()
-            }
-        content["evaluation"] = evaluation
-    return content
-
-
-def resolve_path(text: str, folder: Path) -> str:
-    if text.startswith(REFERENCE):
-        import evaluation.reference
-
-        return str(Path(evaluation.reference.__file__).parent / text.removeprefix(REFERENCE))
-    return str(Path(text) if Path(text).is_absolute() else folder / text)
 
 
 def recipes_of(spec: Space) -> Iterator[Recipe]:

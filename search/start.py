@@ -18,7 +18,9 @@ from search.bases import find_base
 from search.bench import traits
 from search.errors import BadInput
 from search.job import Job
-from search.space import Space, load_space, recipes_of
+from search.ledger import Ledger
+from search.space import Space, recipes_of
+from search.space_file import load_space
 
 PACKAGES = (
     "squeeze",
@@ -75,6 +77,7 @@ def new_job(
         _remove(made)
         raise
     job.save()
+    Ledger(run / "ledger.jsonl").path.touch()  # from now on a missing ledger is a loss, not a beginning
     return job
 
 
@@ -82,7 +85,7 @@ def check_inputs(spec: Space, folder: Path) -> None:
     """Read every file the search would read; see that the base is whole and that something can be done to it."""
     check_base(folder)
     try:
-        Suite(spec.evaluation, [rung.items for rung in spec.rungs])
+        _check_lengths(Suite(spec.evaluation, [rung.items for rung in spec.rungs]), spec, folder)
         read_conversations(Path(spec.calibration))
         check_recipe([], read_shape(folder), traits(find_device()))
     except (BadData, Infeasible, ValueError, OSError) as fault:
@@ -106,6 +109,23 @@ def check_base(folder: Path) -> None:
                 pass
         except (SafetensorError, OSError) as fault:
             raise BadInput(f"the base's weights {path} are damaged: {fault}") from fault
+
+
+def _check_lengths(suite: Suite, spec: Space, folder: Path) -> None:
+    """Of each benchmark the longest first turn must fit, or the engine would refuse it in every trial."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    limit = min(spec.max_model_len, read_shape(folder).max_positions)
+    for name in suite.graders:
+        items = [item for part in suite.slices if part.benchmark == name for item in part.items]
+        longest = max(items, key=lambda item: len(item.turns[0]))
+        tokens = len(tokenizer.encode(longest.turns[0], add_special_tokens=False))
+        if tokens >= limit:
+            raise BadInput(
+                f"{name}: the item {longest.id} has {tokens} tokens, which do not fit max_model_len "
+                f"{spec.max_model_len} and the base's {read_shape(folder).max_positions} positions"
+            )
 
 
 def _check_feasible(spec: Space, folder: Path) -> None:

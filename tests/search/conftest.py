@@ -3,7 +3,7 @@
 import pytest
 
 from search.recipe import Recipe
-from search.space import load_space
+from search.space_file import load_space
 
 SPACE = """
 steps:

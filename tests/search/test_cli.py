@@ -1,5 +1,6 @@
 """The command line: fast help, one clear line and exit 2 for bad input, nothing left behind."""
 
+import json
 import subprocess
 import sys
 import time
@@ -64,6 +65,8 @@ def test_help_answers_within_a_second():
         (["search", "demo", "--base", "tiny", "--out", "run", "--trials", "0"], "--trials"),
         (["search", "demo", "--out", "run"], "base"),
         (["search", "demo", "--base", "untokenized", "--out", "run"], "has no tokenizer"),
+        (["search", "null.yaml", "--base", "tiny", "--out", "run"], "kmmlu_pro"),
+        (["search", "short.yaml", "--base", "tiny", "--out", "run"], "do not fit max_model_len 128"),
         (["search", "folder.yaml", "--base", "tiny", "--out", "run"], "no space at folder.yaml"),
         (["search", "latin.yaml", "--base", "tiny", "--out", "run"], "not YAML"),
         (["search", "list.yaml", "--base", "tiny", "--out", "run"], "unknown step ['a']"),
@@ -86,10 +89,13 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said):
     (tmp_path / "list.yaml").write_text(space_text.replace("step: drop_layers\n", "step: [a]\n"))
     (tmp_path / "rows.yaml").write_text(space_text.replace("reference:items/kmmlu_pro.jsonl", "rows.jsonl"))
     (tmp_path / "rows.jsonl").write_text("3\n")
+    (tmp_path / "null.yaml").write_text(space_text.replace("reference:items/kmmlu_pro.jsonl", "null"))
+    (tmp_path / "short.yaml").write_text(space_text.replace("kmmlu_pro", "ko_longrag") + "max_model_len: 128\n")
     (tmp_path / "latin.yaml").write_bytes("steps: café".encode("latin-1"))
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "badrun").mkdir()
     (tmp_path / "badrun" / "run.json").write_text("[]")
+    (tmp_path / "badrun" / "ledger.jsonl").touch()
     (tmp_path / "untokenized").mkdir()
     (tmp_path / "untokenized" / "config.json").write_text("{}")
     before = sorted(tmp_path.iterdir())
@@ -111,9 +117,22 @@ def test_a_run_whose_base_changed_is_not_resumed(tmp_path, space):
         trials=3,
     )
     job.save()
+    (tmp_path / "ledger.jsonl").touch()
     done = squeeze("resume", tmp_path)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
     assert "is gone" in done.stderr
+
+
+def test_a_fault_is_json_where_json_was_asked_for(tmp_path):
+    done = squeeze("status", tmp_path, "--json")
+    assert json.loads(done.stdout) == {"error": done.stderr.strip().removeprefix("squeeze: "), "exit": 2}
+
+
+def test_a_run_that_lost_its_ledger_does_not_begin_anew(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    done = squeeze("resume", tmp_path)
+    assert done.returncode == 2
+    assert "lost its ledger" in done.stderr
 
 
 def test_a_run_is_not_overwritten(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from search.errors import BadInput
 from search.job import Job
 from search.recipe import Recipe
-from search.space import PRESETS, load_space, recipes_of
+from search.space import recipes_of
+from search.space_file import PRESETS, load_space
 
 
 def drawn(space, number=40):
@@ -67,6 +68,7 @@ def test_presets_are_valid(preset):
         ("items: 0.5, tokens: 0.5", "items: 0.05, tokens: 0.5", "rungs must rise"),
         ("items: 1.0, tokens: 1.0", "items: 0.9, tokens: 1.0", "last rung"),
         ("{step: drop_layers, count: 2}", "{step: drop_layers, count: 7}", "outside the space"),
+        ("  - [{step: quantize, scheme: W8A8}]\n", "  - {step: quantize}\n", "a seed is a list of steps"),
         ("steps:\n", "steps: [\n", "not YAML"),
     ],
 )
@@ -82,6 +84,7 @@ def test_what_is_wrong_is_named(tmp_path, space_text, old, new, said):
 def test_a_space_survives_run_json(space, tmp_path):
     job = Job(base=tmp_path, base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cpu", trials=3)
     job.save()
+    (tmp_path / "ledger.jsonl").touch()
     assert Job.load(tmp_path) == job
 
 

@@ -68,29 +68,43 @@ def paid(run):
     return {path: path.stat().st_mtime_ns for path in made}
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """A search whose driver got SIGKILL after two finished rungs, and what its ledger said then."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "space.yaml").write_text(SPACE)
-    run = folder / "run"
-    log = (folder / "log").open("w")
-    driver = subprocess.Popen(
-        [SQUEEZE, "search", str(folder / "space.yaml"), "--base", "tiny", "--out", str(run)], stdout=log, stderr=log
-    )
+def driver_at(run, words, log, rungs):
+    """A driver started with `words`, as soon as its ledger holds `rungs` finished rungs."""
+    with log.open("w") as out:
+        driver = subprocess.Popen([SQUEEZE, *map(str, words)], stdout=out, stderr=out)
     ledger = Ledger(run / "ledger.jsonl")
     end = time.monotonic() + 400
     while time.monotonic() < end and driver.poll() is None:
-        if sum(event["event"] == "rung" for event in ledger.read()) >= 2:
+        if sum(event["event"] == "rung" for event in ledger.read()) >= rungs:
             break
         time.sleep(0.2)
+    assert driver.poll() is None, log.read_text()
+    return driver
+
+
+@pytest.fixture(scope="module")
+def terminated(tmp_path_factory):
+    """A search that was told to end after its first rung: its run folder and what it said."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "space.yaml").write_text(SPACE)
+    run, log = folder / "run", folder / "log"
+    driver = driver_at(run, ["search", folder / "space.yaml", "--base", "tiny", "--out", run], log, rungs=1)
+    driver.terminate()
+    assert driver.wait(timeout=120) == 1
+    return run, log.read_text()
+
+
+@pytest.fixture(scope="module")
+def killed(terminated, tmp_path_factory):
+    """The same search resumed, until its driver got SIGKILL after two finished rungs, and what its ledger said then."""
+    run, _ = terminated
+    driver = driver_at(run, ["resume", run], tmp_path_factory.mktemp("log") / "log", rungs=2)
     # Ray's two agents of a node notice in about a minute that theirs is gone; everything of ours has seconds.
     below = {pid for pid in children_of(driver.pid) if not title_of(pid).startswith(RAY_AGENTS)}
-    assert driver.poll() is None, (folder / "log").read_text()
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     assert wait_gone(below, seconds=30), f"outlived the driver: {[title_of(pid) for pid in below]}"
-    return run, ledger.read(), paid(run)
+    return run, Ledger(run / "ledger.jsonl").read(), paid(run)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +113,12 @@ def finished(killed):
     done = subprocess.run([SQUEEZE, "resume", str(run)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return run
+
+
+def test_a_terminated_search_says_how_to_go_on(terminated):
+    run, said = terminated
+    assert f"squeeze resume {run}" in said.strip().splitlines()[-1]
+    assert "SIGTERM received" not in said  # Ray's own handler prints a stack
 
 
 def test_resume_finishes_the_search_without_redoing_rungs(killed, finished):

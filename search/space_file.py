@@ -1,0 +1,69 @@
+"""A space from its file: a preset's name or YAML, with paths made absolute. Knows nothing of what a space means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from search.errors import BadInput, first_error
+from search.space import Space
+
+PRESETS = Path(__file__).with_name("presets")
+REFERENCE = "reference:"  # prefix of a path inside evaluation/reference
+
+
+def load_space(source: str) -> Space:
+    """A preset by name or a YAML file. Raises `BadInput` with what does not fit."""
+    path = Path(source)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = PRESETS / f"{source}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+            raise BadInput(f"no preset named {source}; presets: {known}; or give a .yaml file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise BadInput(f"no space at {path}: {fault.strerror}") from fault
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(fault).split())}") from fault
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds no space: a mapping with steps, evaluation and calibration is needed")
+    try:
+        space = Space.model_validate(_resolve(content, path.resolve().parent))
+        for recipe in space.seed_recipes():
+            space.params_of(recipe)
+    except ValidationError as fault:
+        raise BadInput(f"{path}: {first_error(fault)}") from fault
+    except (ValueError, BadInput) as fault:
+        raise BadInput(f"{path}: {fault}") from fault
+    return space
+
+
+def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths relative to the YAML file, or inside the reference data, made absolute."""
+    content = dict(content)
+    if isinstance(content.get("calibration"), str):
+        content["calibration"] = resolve_path(content["calibration"], folder)
+    if isinstance(content.get("evaluation"), dict):
+        evaluation = dict(content["evaluation"])
+        for key in ("prompts", "heldout"):
+            if isinstance(evaluation.get(key), str):
+                evaluation[key] = resolve_path(evaluation[key], folder)
+        if isinstance(evaluation.get("benchmarks"), dict):
+            evaluation["benchmarks"] = {
+                name: resolve_path(path, folder) if isinstance(path, str) else path
+                for name, path in evaluation["benchmarks"].items()
+            }
+        content["evaluation"] = evaluation
+    return content
+
+
+def resolve_path(text: str, folder: Path) -> str:
+    if text.startswith(REFERENCE):
+        import evaluation.reference
+
+        return str(Path(evaluation.reference.__file__).parent / text.removeprefix(REFERENCE))
+    return str(Path(text) if Path(text).is_absolute() else folder / text)
