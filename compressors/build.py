@@ -124,6 +124,7 @@ class _Work:
             seed=self.seed,
             progress=self.progress,
             continue_from=earlier.folder if earlier is not None else None,
+            cache=self.store.cache,
         )
         started = time.monotonic()
         with self.store.draft() as draft:

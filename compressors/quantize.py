@@ -54,9 +54,7 @@ class Quantize(Step):
         return self.method == "gptq"
 
     def check(self, shape: ModelShape, engine: EngineTraits) -> None:
-        if self.scheme not in engine.schemes:
-            served = ", ".join(sorted(engine.schemes)) or "none"
-            raise Infeasible(f"{engine.name} does not serve scheme {self.scheme}; it serves {served}")
+        engine.require_scheme(self.scheme, self.step)
         if self.scheme == "FP8_DYNAMIC" and self.method == "gptq":
             raise Infeasible("quantize scheme FP8_DYNAMIC is made by rtn; gptq is for W8A8 and W4A16")
         linears = dict(linear_inputs(shape))

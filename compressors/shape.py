@@ -58,7 +58,7 @@ def check_recipe(steps: Sequence[Step], shape: ModelShape, engine: EngineTraits)
     Raises `Infeasible` with the first step that does not fit, in one line.
     """
     for step in steps:
-        if shape.quantized is not None and step.changes_weights:
+        if shape.quantized is not None and not step.keeps_quantized():
             raise Infeasible(f"quantized weights cannot be changed by {step.step}")
         step.check(shape, engine)
         shape = step.reshape(shape)

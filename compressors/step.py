@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,6 +41,7 @@ class ModelShape(BaseModel):
     tied: bool
     max_positions: int
     quantized: str | None = None  # the scheme, once a quantize step has run
+    sparse: str | None = None  # "unstructured" or "2:4", once a sparsify step has run
     damaged: bool = False  # whether a step has taken something away that training could win back
 
 
@@ -52,6 +53,20 @@ class EngineTraits(BaseModel):
     name: str  # for messages: "vllm 0.32.0 on cpu"
     device: str  # "cpu" or "cuda"
     schemes: frozenset[str]  # quantization schemes it serves, e.g. {"W8A8", "W4A16", "FP8_DYNAMIC"}
+    features: frozenset[str] = frozenset()  # what else it serves: "int8_lm_head", "fp8_kv_cache", "sparse_24", "nf4"
+    lacking: dict[str, str] = Field(default_factory=dict)  # a scheme or feature it does not serve: what is missing
+
+    def require_scheme(self, scheme: str, step: str) -> None:
+        """Raise `Infeasible` naming what is missing unless `scheme` is served."""
+        if scheme not in self.schemes:
+            served = ", ".join(sorted(self.schemes)) or "none"
+            why = self.lacking.get(scheme, f"it serves {served}")
+            raise Infeasible(f"{step}: {self.name} does not serve scheme {scheme}: {why}")
+
+    def require(self, feature: str, step: str) -> None:
+        """Raise `Infeasible` naming what is missing unless `feature` is served."""
+        if feature not in self.features:
+            raise Infeasible(f"{step}: {self.name} has no {feature}: {self.lacking.get(feature, 'not seen to work')}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ class StepContext:
     seed: int = 0
     progress: Callable[[str], None] = say_nothing
     continue_from: Path | None = None  # an earlier, cheaper artifact of the same step on the same input
+    cache: Path | None = None  # a folder for what many steps reuse, each file named by all that decides its content
     notes: dict[str, Any] = field(default_factory=dict)  # figures a step wants kept in its provenance record
 
 
@@ -86,7 +102,7 @@ class Step(BaseModel):
 
     step: str
     uses_data: ClassVar[bool] = False
-    changes_weights: ClassVar[bool] = True  # False for steps that may follow quantization
+    changes_weights: ClassVar[bool] = True  # False for steps that edit files alone
     code: ClassVar[tuple[str, ...]] = ()  # modules, besides the step's own, that decide its result: part of every key
     continues: ClassVar[str | None] = (
         None  # the integer field that may grow while work goes on from an earlier artifact
@@ -102,6 +118,10 @@ class Step(BaseModel):
     def at(self, fraction: float) -> Self:
         """This step as a rung pays for it; `fraction` in (0, 1]. Only steps whose cost scales differ."""
         return self
+
+    def keeps_quantized(self) -> bool:
+        """Whether this step, as configured, leaves quantized weights alone, and so may follow quantization."""
+        return not self.changes_weights
 
     def takes_data(self) -> bool:
         """Whether this step, as configured, reads `context.data`, whose fingerprint is then in its key."""

@@ -1,7 +1,8 @@
 """Where artifacts live. An artifact is either whole or absent; no key is built by two processes at once.
 
 Layout: `artifacts/<key>/`, `locks/<key>.lock`, `drafts/<name>/` beside `drafts/<name>.lock` (held while its
-writer lives), `families/<family>/<value>` (a key), `infeasible/<key>.json`.
+writer lives), `families/<family>/<value>` (a key), `infeasible/<key>.json`, `cache/` (tables and teacher outputs
+that steps share).
 All on one file system that knows flock.
 """
 
@@ -26,8 +27,9 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for part in ("artifacts", "locks", "drafts", "families", "infeasible"):
+        for part in ("artifacts", "locks", "drafts", "families", "infeasible", "cache"):
             (root / part).mkdir(parents=True, exist_ok=True)
+        self.cache = root / "cache"
         self.clean()
 
     def get(self, key: str) -> Artifact | None:
