@@ -12,8 +12,10 @@ from compressors.step import Conversations
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ACTIVATIONS = 2**30  # values kept for the backward pass at once (2 to 4 bytes each)
+PADDING = 1.25  # padded tokens a token, at most, in what goes through the models together
 WINDOW = 256  # rows sorted by length together: enough for little padding, few enough to start at once
 HELD_OUT = 64  # rows never trained on, at most a tenth of all
 
@@ -116,3 +118,19 @@ def pad(samples: Sequence[Sample], device: str) -> tuple[torch.Tensor, torch.Ten
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
         counted[row, : len(sample.ids) - 1] = torch.tensor(sample.answer[1:])
     return ids.to(device), counted.to(device)
+
+
+def pieces(samples: Sequence[Sample], model: PreTrainedModel) -> Iterator[Sequence[Sample]]:
+    """Split samples into runs of like length whose activations fit `ACTIVATIONS`."""
+    config = model.config
+    a_token = config.num_hidden_layers * (8 * config.hidden_size + 3 * config.intermediate_size)
+    limit = ACTIVATIONS // a_token
+    ordered = sorted(samples, key=lambda sample: len(sample.ids))
+    start = tokens = 0
+    for end, sample in enumerate(ordered):
+        padded = (end + 1 - start) * len(sample.ids)
+        tokens += len(sample.ids)
+        if end > start and (padded > limit or padded > PADDING * tokens):
+            yield ordered[start:end]
+            start, tokens = end, len(sample.ids)
+    yield ordered[start:]

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from compressors.artifact import (
@@ -18,6 +19,7 @@ from compressors.artifact import (
     family_key,
     libraries,
 )
+from compressors.data import read_conversations
 from compressors.quiet import no_bars
 from compressors.step import Conversations, Infeasible, Step, StepContext, say_nothing
 from compressors.store import Store
@@ -84,7 +86,7 @@ class _Work:
     def stage(self, step: Step, source: Artifact) -> tuple[Artifact, Stage]:
         """The artifact of `step` on `source`, from the store or built now."""
         started = time.monotonic()
-        key = artifact_key(step, source.key, self.data.fingerprint, self.seed)
+        key = artifact_key(step, source.key, self._fingerprint(step), self.seed)
         artifact = self.store.get(key)
         if artifact is None:
             with self.store.lock(key):
@@ -105,7 +107,7 @@ class _Work:
             raise Infeasible(refusal)
         if step.continues is None:
             return self._run(step, key, source, None)
-        family = family_key(step, source.key, self.data.fingerprint, self.seed)
+        family = family_key(step, source.key, self._fingerprint(step), self.seed)
         reach = getattr(step, step.continues)
         # Those who go on from the same training state take turns: each gives up the state it went on from.
         with self.store.lock(family):
@@ -116,10 +118,17 @@ class _Work:
                 self.store.forget_training(earlier.key)  # the new artifact holds the state any later one goes on from
         return artifact
 
+    def _fingerprint(self, step: Step) -> str:
+        """Of all conversations that a step may read: the run's, and its own where it names some."""
+        own = _own_data(step)
+        return self.data.fingerprint if own is None else f"{own.fingerprint}+{self.data.fingerprint}"
+
     def _run(self, step: Step, key: str, source: Artifact, earlier: Artifact | None) -> Artifact:
+        own = _own_data(step)
         context = StepContext(
             base=self.base,
-            data=self.data,
+            data=own if own is not None else self.data,
+            general=self.data if own is not None else None,
             device=self.device,
             seed=self.seed,
             progress=self.progress,
@@ -147,7 +156,7 @@ class _Work:
                 key=key,
                 step=step.model_dump(mode="json"),
                 source=source.key,
-                data=self.data.fingerprint if step.takes_data() else None,
+                data=self._fingerprint(step) if step.takes_data() else None,
                 seed=self.seed,
                 code=code_hash(step),
                 libraries=libraries(),
@@ -159,6 +168,25 @@ class _Work:
                 files={},
             )
             return self.store.put(draft, provenance)
+
+
+def _own_data(step: Step) -> Conversations | None:
+    """Raises `Infeasible` when the file that a step names cannot be read."""
+    named = step.own_data()
+    if named is None:
+        return None
+    path = Path(named)
+    try:
+        status = path.stat()
+        return _read(path, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError) as fault:
+        raise Infeasible(f"{step.step} data {named}: {fault}") from fault
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, size: int, changed: int) -> Conversations:
+    """`size` and `changed` are there so that a file that was written anew is read anew."""
+    return read_conversations(path)
 
 
 def _begin(device: str, seed: int) -> None:

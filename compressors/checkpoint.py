@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressors.artifact import PROVENANCE, TRAINING
+from compressors.files import model_files
 from compressors.step import StepFault
 
 if TYPE_CHECKING:
@@ -37,8 +39,11 @@ COMPANIONS = (
 )
 
 
-def load(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of `folder` in bf16 on `device`, in eval mode, and its tokenizer. Reads local files only."""
+def load(folder: Path, device: str, **options: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of `folder` in bf16 on `device`, in eval mode, and its tokenizer. Reads local files only.
+
+    `options` go to transformers' from_pretrained.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -48,9 +53,56 @@ def load(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenize
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        **options,
     )
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     return torch.nn.Module.to(model, device).eval(), tokenizer
+
+
+def load_dense(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load`; weights that llmcompressor quantized come as the bf16 numbers they stand for."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "quantization_config" not in config:
+        return load(folder, device)
+    from compressed_tensors.quantization import disable_quantization
+    from transformers import CompressedTensorsConfig
+
+    model, tokenizer = load(folder, device, quantization_config=CompressedTensorsConfig(dequantize=True))
+    return model.apply(disable_quantization), tokenizer  # it would go on to round activations, and stop gradients there
+
+
+def hand_on(source: Path, target: Path, device: str) -> None:
+    """Write the model in `source` to `target` unchanged, in the form that every reader knows."""
+    if "quantization_config" in json.loads((source / "config.json").read_text(encoding="utf-8")):
+        for path in model_files(source):
+            shutil.copyfile(path, target / path.name)
+        return
+    save(*load(source, device), target, files_from=source)
+
+
+def save_changed(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: Path, target: Path, changed: Sequence[str]
+) -> None:
+    """Write `model`, made from the one in `source`; of a quantized source the tensors `changed` alone are replaced."""
+    if "quantization_config" not in json.loads((source / "config.json").read_text(encoding="utf-8")):
+        save(model, tokenizer, target, files_from=source)
+        return
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    refuse_nonfinite(model)
+    new = {name: dict(model.named_parameters())[name].detach().to("cpu", torch.bfloat16) for name in changed}
+    for path in model_files(source):
+        if path.suffix != ".safetensors":
+            shutil.copyfile(path, target / path.name)
+            continue
+        with safe_open(str(path), framework="pt") as tensors:
+            kept = {name: new.pop(name, None) for name in tensors.keys()}  # noqa: SIM118 - no mapping, keys() alone
+            whole = {n: tensors.get_tensor(n) if one is None else one.contiguous() for n, one in kept.items()}
+            save_file(whole, str(target / path.name), metadata=tensors.metadata())
+    if new:
+        raise StepFault(f"the weight files of the source hold no {', '.join(sorted(new)[:3])}")
 
 
 def save(

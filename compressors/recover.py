@@ -1,38 +1,49 @@
-"""Recovery training: a damaged model learns the base model's distributions, whatever did the damage."""
+"""Recovery training, whatever its aim: train, watch, stop at the best point, and never hand on what is worse.
+
+Subclasses say what is made smaller and how two readings compare. Knows nothing of what damaged the model.
+"""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from compressors.fake_quant import FakeScheme
+from compressors.fake_quant import fake_quantized as as_if_quantized
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext, StepFault
+from compressors.trainable import Trains
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from compressors.batches import Stream
+    from compressors.harm import Reading, Watch
+    from compressors.objective import Objective
     from compressors.training import Trainer
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
+CODE = tuple(f"compressors.{name}" for name in
+             ("data", "batches", "training", "recover", "objective", "divergence", "teacher", "trainable", "fake_quant",
+              "harm"))  # fmt: skip
 
 
-class Distill(Step):
-    """Train against the base model: forward KL(teacher || student) at temperature 1 (Hinton et al., 2015).
+class Recovery(Step):
+    """Fields and conduct of every training step.
 
     The learning rate warms up over the first `warmup_tokens`, then falls as 1/sqrt(position). Neither depends
     on `tokens`, so that going on from an earlier artifact gives, on one machine, what training straight
     through gives. Weights are fp32 while training and written in bf16. The result is a running average
     of the weights (`average`), which stands in for the cool-down that an open end forbids.
 
-    On a held-out tenth of the data (64 rows at most) the KL is measured before and after; when training made
-    it worse the input's weights are handed on and the notes say so. Raises `StepFault` when the loss is not
-    finite or no row has anything to learn from.
+    A tenth of the data (64 rows at most), and as much of the run's own where `data` names a file, is held out. On it
+    agreement with and KL to the base are read before, after, and every `check_every` tokens; training stops after
+    `patience` readings without gain, the best point is handed on, and where that is worse than the input, the input
+    is, and the notes say so. Raises `StepFault` when the loss is not finite or no row has anything to learn from.
     """
 
-    step: Literal["distill"] = "distill"
     tokens: PositiveInt = Field(description="tokens through the student in total, prompts included")
     lr: PositiveFloat = Field(3e-4, description="highest learning rate")
     batch_tokens: PositiveInt = Field(2048, description="tokens of one optimizer step")
@@ -42,69 +53,159 @@ class Distill(Step):
     )
     loss_on: Literal["answers", "all"] = Field("answers", description="tokens whose prediction is learned")
     max_length: PositiveInt = Field(2048, description="tokens of one conversation; longer ones are cut")
+    trains: Trains = Field("all", description="weights that change: all, norms, head, or lora adapters, merged after")
+    rank: PositiveInt = Field(16, description="of the adapters, for trains: lora")
+    fake_quant: FakeScheme | None = Field(None, description="train as if quantized by this scheme (QAD, QAT)")
+    data: str | None = Field(None, description="a file of conversations to train on; without it, the run's")
+    check_every: PositiveInt = Field(50_000, description="tokens between two readings on held-out conversations")
+    patience: PositiveInt = Field(4, description="readings without gain after which training stops")
 
     uses_data: ClassVar[bool] = True
     continues: ClassVar[str | None] = "tokens"
-    code: ClassVar[tuple[str, ...]] = ("compressors.data", "compressors.batches", "compressors.training")
+    code: ClassVar[tuple[str, ...]] = CODE
+
+    @model_validator(mode="after")
+    def _compose(self) -> Self:
+        if self.trains == "lora" and self.fake_quant is not None:
+            raise ValueError("fake_quant rounds whole weights, and lora adapters are added after: choose one")
+        if self.trains != "lora" and "rank" in self.model_fields_set and self.rank != 16:
+            raise ValueError(f"rank {self.rank} is of lora adapters, and trains is {self.trains}")
+        return self
 
     def check(self, shape: ModelShape, engine: EngineTraits) -> None:
-        if not shape.damaged:
-            raise Infeasible("distill has nothing to win back: no step before it has changed the base, its own teacher")
+        if self.fake_quant is not None:
+            if shape.quantized is not None:
+                raise Infeasible(f"{self.step} cannot train as if quantized what is quantized ({shape.quantized})")
+            engine.require_scheme(self.fake_quant, self.step)
+        if shape.quantized is not None and shape.quantized.upper() == "NF4":
+            raise Infeasible(f"{self.step} trains norms beside compressed-tensors weights, not beside NF4")
+
+    def keeps_quantized(self) -> bool:
+        return self.trains == "norms"
 
     def at(self, fraction: float) -> Self:
         return self.model_copy(update={"tokens": max(1, round(self.tokens * fraction))})
 
+    def own_data(self) -> str | None:
+        return self.data
+
+    def objective(self, base: PreTrainedModel, context: StepContext) -> Objective:
+        """What is made smaller."""
+        raise NotImplementedError
+
+    def rank_of(self, reading: Reading, before: Reading) -> float:
+        """Less is better; compared with the rank of `before` itself."""
+        raise NotImplementedError
+
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         from compressors import checkpoint
-        from compressors.batches import Stream
-        from compressors.training import Trainer, mean_kl
+        from compressors.harm import Watch
+        from compressors.trainable import make_trainable
+        from compressors.training import Trainer
 
-        student, tokenizer = checkpoint.load(source, context.device)
-        teacher, _ = checkpoint.load(context.base, context.device)
-        if context.device == "cpu":
-            teacher.float()  # bf16 would save a tenth of the time with AMX, and cost far more without
-        student.requires_grad_(True).float()
-        stream = Stream(
-            context.data,
-            tokenizer,
-            batch_tokens=self.batch_tokens,
-            max_length=self.max_length,
-            answers_only=self.loss_on == "answers",
-            seed=context.seed,
-        )
+        student, tokenizer = checkpoint.load_dense(source, context.device)
+        base = load_base(source, context)
+        student.float()
+        merge = make_trainable(student, self.trains, self.rank, context.seed)
+        stream = self._stream(context.data, tokenizer, context.seed)
         held = stream.held_out()
         if not held:
-            raise StepFault("distill found no row with an answer to learn from")
+            raise StepFault(f"{self.step} found no row with an answer to learn from")
+        if context.general is not None:
+            held = [*held, *self._stream(context.general, tokenizer, context.seed).held_out()]
         trainer = Trainer(student, lr=self.lr, warmup_tokens=self.warmup_tokens, average=self.average)
-        if context.continue_from is not None:
-            trainer.load(context.continue_from)
-        else:
-            trainer.kl_before = mean_kl(student, teacher, held)
-        self._train(trainer, teacher, stream, context)
-        trainer.save(target)
-        trainer.show_average()
-        kl_after = mean_kl(student, teacher, held)
-        kept = "trained" if kl_after < trainer.kl_before else "input"
+        with as_if_quantized(student, self.fake_quant):
+            watch = Watch(base, student, held)
+            if context.continue_from is not None:
+                trainer.load(context.continue_from)
+            else:
+                trainer.before = watch.read(student)
+            objective = self.objective(base, context)
+            try:
+                self._train(trainer, objective, stream, watch, context)
+            finally:
+                objective.flush()
+            trainer.save(target)
+            after, kept = self._end(trainer, watch, merge)
         if kept == "input":
-            student, tokenizer = checkpoint.load(source, context.device)
-        checkpoint.save(student, tokenizer, target, files_from=source)
-        context.notes.update(
-            kl_before=trainer.kl_before,
-            kl_after=kl_after,
-            kept=kept,
-            trained_tokens=trainer.position,
-            optimizer_steps=trainer.steps,
-        )
+            checkpoint.hand_on(source, target, context.device)
+        else:
+            checkpoint.save_changed(student, tokenizer, source, target, list(trainer.weights))
+        context.notes.update(self._notes(trainer, after, kept))
 
-    def _train(self, trainer: Trainer, teacher: PreTrainedModel, stream: Stream, context: StepContext) -> None:
+    def _end(self, trainer: Trainer, watch: Watch, merge: Any) -> tuple[Reading, str]:
+        """The better of the last average and the best point seen, as it is written; is it better than the input?"""
+        student, before = trainer.student, trainer.before
+        assert before is not None  # read at the start, and carried by the training state
+        trainer.show_average()
+        if trainer.best_reading is not None:
+            last = watch.read(student)
+            if self.rank_of(trainer.best_reading, before) < self.rank_of(last, before):
+                trainer.show_best()
+        merge()
+        round_to_bf16(student)
+        after = watch.read(student)
+        return after, "trained" if self.rank_of(after, before) < self.rank_of(before, before) else "input"
+
+    def _train(
+        self, trainer: Trainer, objective: Objective, stream: Stream, watch: Watch, context: StepContext
+    ) -> None:
         began, said, first = time.monotonic(), time.monotonic(), trainer.position
+        before = trainer.before
+        assert before is not None
         for batch in stream.batches(trainer.place):
-            if trainer.position >= self.tokens:
+            if trainer.position >= self.tokens or trainer.fruitless >= self.patience:
                 return
-            loss = trainer.step(teacher, batch)
+            loss = trainer.step(objective, batch)
+            if trainer.position // self.check_every > trainer.checks:
+                trainer.check(watch.read, lambda reading: self.rank_of(reading, before))
             now = time.monotonic()
             if now - said > SAY_EVERY:
                 said, pace = now, (trainer.position - first) / (now - began)
                 done = f"{trainer.position:,} of {self.tokens:,} tokens"
-                context.progress(f"distill: {done}, KL {loss:.4f}, {pace:,.0f} tokens/s")
-        raise StepFault("distill found no row with an answer to learn from")
+                context.progress(f"{self.step}: {done}, loss {loss:.4f}, {pace:,.0f} tokens/s")
+        raise StepFault(f"{self.step} found no row with an answer to learn from")
+
+    def _stream(self, data: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> Stream:
+        from compressors.batches import Stream
+
+        return Stream(
+            data,
+            tokenizer,
+            batch_tokens=self.batch_tokens,
+            max_length=self.max_length,
+            answers_only=self.loss_on == "answers",
+            seed=seed,
+        )
+
+    def _notes(self, trainer: Trainer, after: Reading, kept: str) -> dict[str, Any]:
+        assert trainer.before is not None
+        return {
+            "before": trainer.before.model_dump(),
+            "after": after.model_dump(),
+            "best_seen": trainer.best_reading.model_dump() if trainer.best_reading else None,
+            "kept": kept,
+            "stopped_early": trainer.fruitless >= self.patience,
+            "trained_tokens": trainer.position,
+            "optimizer_steps": trainer.steps,
+        }
+
+
+def load_base(source: Path, context: StepContext) -> PreTrainedModel:
+    """The base model, in the vocabulary of the model in `source`, without gradients."""
+    from compressors import checkpoint
+
+    base, _ = checkpoint.load(context.base, context.device)
+    base.requires_grad_(False)
+    if context.device == "cpu":
+        base.float()  # bf16 would save a tenth of the time with AMX, and cost far more without
+    return base
+
+
+def round_to_bf16(model: PreTrainedModel) -> None:
+    """What is read afterwards is what will be written."""
+    import torch
+
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.to(torch.bfloat16))

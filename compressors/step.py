@@ -92,6 +92,7 @@ class StepContext:
     progress: Callable[[str], None] = say_nothing
     continue_from: Path | None = None  # an earlier, cheaper artifact of the same step on the same input
     cache: Path | None = None  # a folder for what many steps reuse, each file named by all that decides its content
+    general: Conversations | None = None  # the run's own conversations, where `data` is a file that the step named
     notes: dict[str, Any] = field(default_factory=dict)  # figures a step wants kept in its provenance record
 
 
@@ -126,6 +127,10 @@ class Step(BaseModel):
     def takes_data(self) -> bool:
         """Whether this step, as configured, reads `context.data`, whose fingerprint is then in its key."""
         return self.uses_data
+
+    def own_data(self) -> str | None:
+        """A file of conversations that this step reads in place of the run's."""
+        return None
 
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         """Read the model folder `source`, write the model folder `target` (exists, empty)."""

@@ -9,11 +9,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from compressors.context import Context
 from compressors.depth import DropLayers
+from compressors.distill import Distill
+from compressors.finetune import Finetune
 from compressors.quantize import Quantize
-from compressors.recover import Distill
 from compressors.step import Step
 
-_Any = DropLayers | Distill | Quantize | Context
+_Any = DropLayers | Distill | Finetune | Quantize | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]

@@ -1,31 +1,31 @@
-"""One optimizer's life: fp32 weights, moments, average and place in the data, saved to go on later."""
+"""One optimizer's life: fp32 weights, moments, average, best point and place in the data, saved to go on later."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressors.artifact import TRAINING as STATE
-from compressors.batches import Batch, Place, pad
-from compressors.data import Sample
+from compressors.batches import Batch, Place, pieces
+from compressors.harm import Reading
+from compressors.objective import Objective
 from compressors.step import StepFault
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-ACTIVATIONS = 2**30  # values kept for the backward pass at once (2 to 4 bytes each)
-LOGITS = 2**25  # logits worked on at once (128 MiB in fp32, a few tensors of them)
 BETAS = (0.9, 0.95)
-PADDING = 1.25  # padded tokens a token, at most, in what goes through the models together
 CLIP = 1.0  # largest norm of a gradient
+AVERAGE_EVERY = 4  # optimizer steps between two updates of the average, which may live in another memory
+LARGE = 200_000_000  # weights from which the average of a GPU's model lives in the host's memory
 
 
 class Trainer:
-    """AdamW on `student` (fp32, changed in place) towards a teacher's distributions.
+    """AdamW on those weights of `student` (fp32, changed in place) that ask for gradients, towards an objective.
 
     The learning rate at token position t is lr · min(t / warmup, sqrt(warmup / t)): it never depends on how
     far training will go. The average follows the weights over the last `average` share of all tokens so far.
@@ -35,13 +35,20 @@ class Trainer:
         import torch
 
         self.student, self.lr, self.warmup_tokens, self.average = student, lr, warmup_tokens, average
-        self.weights = dict(student.named_parameters())
+        self.weights = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
         self.optimizer = torch.optim.AdamW(self.weights.values(), lr=lr, betas=BETAS, weight_decay=0.0, fused=True)
-        self.mean = {name: weight.detach().clone() for name, weight in self.weights.items()} if average else {}
-        self.position, self.steps, self.place, self.kl_before = 0, 0, Place(), math.nan
+        large = sum(weight.numel() for weight in self.weights.values()) > LARGE
+        home = torch.device("cpu") if large else student.device
+        self.mean = {n: w.detach().to(home, copy=True) for n, w in self.weights.items()} if average else {}
+        self.best: dict[str, torch.Tensor] = {}  # weights in bf16 at the best point seen, in the host's memory
+        self.best_reading: Reading | None = None
+        self.before: Reading | None = None  # of the input, ahead of all training
+        self.position, self.steps, self.place = 0, 0, Place()
+        self.unaveraged = 0  # tokens since the average was last updated
+        self.checks, self.fruitless = 0, 0  # held-out readings so far; those in a row that were no better
 
-    def step(self, teacher: PreTrainedModel, batch: Batch) -> float:
-        """One optimizer step on `batch`; returns its loss, the mean KL in nats over the tokens counted.
+    def step(self, objective: Objective, batch: Batch) -> float:
+        """One optimizer step on `batch`; returns its loss, the mean over the tokens counted.
 
         Raises `StepFault` naming step and value when that is NaN or Inf; the weights are then as before.
         """
@@ -49,9 +56,9 @@ class Trainer:
 
         counted = sum(sum(sample.answer[1:]) for sample in batch.samples)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = sum(backward_kl(self.student, teacher, piece, counted) for piece in pieces(batch.samples, self.student))
+        loss = sum(objective.backward(self.student, part, counted) for part in pieces(batch.samples, self.student))
         if not math.isfinite(loss):
-            raise StepFault(f"distill diverged: the loss of optimizer step {self.steps + 1} is {loss}")
+            raise StepFault(f"training diverged: the loss of optimizer step {self.steps + 1} is {loss}")
         torch.nn.utils.clip_grad_norm_(list(self.weights.values()), CLIP, error_if_nonfinite=False)
         self.position += batch.tokens
         for group in self.optimizer.param_groups:
@@ -59,20 +66,48 @@ class Trainer:
                 self.position / self.warmup_tokens, math.sqrt(self.warmup_tokens / self.position)
             )
         self.optimizer.step()
-        if self.average:
-            pace = min(1.0, batch.tokens / (self.average * self.position))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.mean.values()), list(self.weights.values()), pace)
-        self.steps, self.place = self.steps + 1, batch.after
+        self.steps, self.place, self.unaveraged = self.steps + 1, batch.after, self.unaveraged + batch.tokens
+        if self.average and self.steps % AVERAGE_EVERY == 0:
+            self._average(self.mean)
+            self.unaveraged = 0
         return loss
 
+    def check(self, read: Callable[[PreTrainedModel], Reading], rank: Callable[[Reading], float]) -> Reading:
+        """Read the average on held-out data, and keep it if it ranks (less is better) below all before."""
+        import torch
+
+        with torch.no_grad():
+            current = {name: weight.detach().to("cpu", copy=True) for name, weight in self.weights.items()}
+            for name, weight in self.weights.items():
+                weight.copy_(self.mean.get(name, weight))
+            reading = read(self.student)
+            self.checks += 1
+            if self.best_reading is None or rank(reading) < rank(self.best_reading):
+                self.best_reading, self.fruitless = reading, 0
+                self.best = {n: w.detach().to("cpu", torch.bfloat16, copy=True) for n, w in self.weights.items()}
+            else:
+                self.fruitless += 1
+            for name, weight in self.weights.items():
+                weight.copy_(current[name])
+        return reading
+
     def show_average(self) -> None:
-        """Put what is handed on, the average rounded to bf16, into the student. Ends training."""
+        """Put the average of all training so far into the student. Ends training; `save` before."""
+        import torch
+
+        with torch.no_grad():
+            if self.unaveraged and self.average:
+                self._average(self.mean)
+            for name, weight in self.weights.items():
+                weight.copy_(self.mean.get(name, weight))
+
+    def show_best(self) -> None:
+        """Put the weights of the best reading into the student. Ends training."""
         import torch
 
         with torch.no_grad():
             for name, weight in self.weights.items():
-                weight.copy_(self.mean.get(name, weight).to(torch.bfloat16))
+                weight.copy_(self.best[name])
 
     def save(self, folder: Path) -> None:
         """Write all that is needed to go on to `folder`/training."""
@@ -85,15 +120,19 @@ class Trainer:
             tensors[f"exp_avg/{name}"] = moments["exp_avg"].contiguous()
             tensors[f"exp_avg_sq/{name}"] = moments["exp_avg_sq"].contiguous()
         tensors |= {f"mean/{name}": mean.contiguous() for name, mean in self.mean.items()}
+        tensors |= {f"best/{name}": best.contiguous() for name, best in self.best.items()}
         state = folder / STATE
         state.mkdir()
         save_file(tensors, str(state / "state.safetensors"))
-        place = {"epoch": self.place.epoch, "window": self.place.window, "batch": self.place.batch}
         figures = {
             "position": self.position,
             "steps": self.steps,
-            "place": place,
-            "kl_before": self.kl_before,
+            "unaveraged": self.unaveraged,
+            "checks": self.checks,
+            "fruitless": self.fruitless,
+            "place": {"epoch": self.place.epoch, "window": self.place.window, "batch": self.place.batch},
+            "before": self.before.model_dump() if self.before else None,
+            "best": self.best_reading.model_dump() if self.best_reading else None,
         }
         (state / "state.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
@@ -103,8 +142,9 @@ class Trainer:
         from safetensors import safe_open
 
         figures: dict[str, Any] = json.loads((folder / STATE / "state.json").read_text(encoding="utf-8"))
-        self.position, self.steps = figures["position"], figures["steps"]
-        self.place, self.kl_before = Place(**figures["place"]), figures["kl_before"]
+        self.position, self.steps, self.unaveraged = figures["position"], figures["steps"], figures["unaveraged"]
+        self.checks, self.fruitless, self.place = figures["checks"], figures["fruitless"], Place(**figures["place"])
+        self.before, self.best_reading = _reading(figures["before"]), _reading(figures["best"])
         with safe_open(str(folder / STATE / "state.safetensors"), framework="pt") as tensors, torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(tensors.get_tensor(f"weight/{name}"))
@@ -115,83 +155,17 @@ class Trainer:
                 }
             for name, mean in self.mean.items():
                 mean.copy_(tensors.get_tensor(f"mean/{name}"))
+            if self.best_reading is not None:
+                self.best = {name: tensors.get_tensor(f"best/{name}") for name in self.weights}
 
+    def _average(self, mean: dict[str, torch.Tensor]) -> None:
+        import torch
 
-def kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL(teacher || student) of logits [positions, vocabulary], summed over positions, in nats, in fp32."""
-    import torch
-
-    wanted = torch.log_softmax(teacher.float(), dim=-1)
-    given = torch.log_softmax(student.float(), dim=-1)
-    return (wanted.exp() * (wanted - given)).sum()
-
-
-def mean_kl(student: PreTrainedModel, teacher: PreTrainedModel, samples: Sequence[Sample]) -> float:
-    """KL(teacher || student) in nats, mean over the counted tokens of `samples`."""
-    import torch
-
-    total, counted = 0.0, 0
-    with torch.no_grad():
-        for piece in pieces(samples, student):
-            learner, guide = _hidden(student, teacher, piece)
-            for part in _parts(learner, student):
-                total += float(kl(student.lm_head(learner[part]), teacher.lm_head(guide[part])))
-            counted += len(learner)
-    return total / counted
-
-
-def backward_kl(student: PreTrainedModel, teacher: PreTrainedModel, piece: Sequence[Sample], counted: int) -> float:
-    """Add the gradient of the piece's summed KL over `counted` to the student's weights; returns that share.
-
-    The head sees only the tokens counted, a part of them at a time: logits are what fills memory.
-    """
-    import torch
-
-    learner, guide = _hidden(student, teacher, piece)
-    leaf = learner.detach().requires_grad_()
-    total = 0.0
-    for part in _parts(leaf, student):
-        with torch.autocast(leaf.device.type, torch.bfloat16, enabled=leaf.is_cuda):
-            with torch.no_grad():
-                wanted = teacher.lm_head(guide[part])
-            loss = kl(student.lm_head(leaf[part]), wanted) / counted
-        loss.backward()
-        total += float(loss.detach())
-    learner.backward(leaf.grad)
-    return total
-
-
-def pieces(samples: Sequence[Sample], model: PreTrainedModel) -> Iterator[Sequence[Sample]]:
-    """Split samples into runs of like length whose activations fit `ACTIVATIONS`."""
-    config = model.config
-    a_token = config.num_hidden_layers * (8 * config.hidden_size + 3 * config.intermediate_size)
-    limit = ACTIVATIONS // a_token
-    ordered = sorted(samples, key=lambda sample: len(sample.ids))
-    start = tokens = 0
-    for end, sample in enumerate(ordered):
-        padded = (end + 1 - start) * len(sample.ids)
-        tokens += len(sample.ids)
-        if end > start and (padded > limit or padded > PADDING * tokens):
-            yield ordered[start:end]
-            start, tokens = end, len(sample.ids)
-    yield ordered[start:]
-
-
-def _hidden(
-    student: PreTrainedModel, teacher: PreTrainedModel, piece: Sequence[Sample]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states of both models where the next token counts: [positions, hidden] each."""
-    import torch
-
-    ids, counted = pad(piece, str(student.device))
-    with torch.autocast(student.device.type, torch.bfloat16, enabled=student.device.type == "cuda"):
+        pace = min(1.0, self.unaveraged / (self.average * self.position))
         with torch.no_grad():
-            guide = teacher.model(input_ids=ids, use_cache=False).last_hidden_state[counted]
-        learner = student.model(input_ids=ids, use_cache=False).last_hidden_state[counted]
-    return learner, guide
+            for name, weight in self.weights.items():
+                mean[name].lerp_(weight.to(mean[name].device), pace)
 
 
-def _parts(hidden: torch.Tensor, model: PreTrainedModel) -> Iterator[slice]:
-    size = max(1, LOGITS // model.config.vocab_size)
-    for start in range(0, len(hidden), size):
-        yield slice(start, start + size)
+def _reading(fields: dict[str, float] | None) -> Reading | None:
+    return Reading(**fields) if fields is not None else None

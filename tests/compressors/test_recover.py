@@ -1,68 +1,42 @@
-"""Distillation: its loss and gradient, going on bit for bit, and doing no harm."""
+"""Training of any kind: going on bit for bit, stopping at the best point, and doing no harm."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compressors import checkpoint
 from compressors.build import build
-from compressors.data import Sample, conversations
+from compressors.data import conversations
 from compressors.depth import DropLayers
-from compressors.recover import Distill
+from compressors.distill import Distill
+from compressors.finetune import Finetune
 from compressors.shape import check_recipe
 from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape, StepFault
+from compressors.steps import parse_step
 from compressors.store import Store
 
 DROP = DropLayers(count=1, calibration_rows=8)
 SMALL = {"batch_tokens": 256, "warmup_tokens": 500, "lr": 1e-3}
 
 
-def test_loss_and_gradient_are_those_of_kldivloss_on_full_logits(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from compressors import training
-
-    monkeypatch.setattr(training, "LOGITS", 512 * 7)  # seven positions at a time: parts must add up
-    student, _ = checkpoint.load(base, "cpu")
-    teacher, _ = checkpoint.load(base, "cpu")
-    torch.manual_seed(0)
-    for weight in student.parameters():
-        weight.data += 0.05 * torch.randn_like(weight)
-    student.float()
-    teacher.float()
-    rows = [(tuple(range(10, 30)), 8), (tuple(range(50, 63)), 5)]
-    samples = [Sample(ids, tuple(i >= start for i in range(len(ids)))) for ids, start in rows]
-    counted = sum(len(ids) - start for ids, start in rows)
-
-    loss = training.backward_kl(student, teacher, samples, counted)
-    gradients = {name: weight.grad.clone() for name, weight in student.named_parameters()}
-
-    student.zero_grad()
-    given, wanted = [], []
-    for ids, start in rows:  # one by one, unpadded; the logits before an answer token predict it
-        given.append(student(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1])
-        with torch.no_grad():
-            wanted.append(teacher(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1])
-    reference = torch.nn.KLDivLoss(reduction="batchmean", log_target=True)(
-        torch.log_softmax(torch.cat(given), -1), torch.log_softmax(torch.cat(wanted), -1)
-    )
-    reference.backward()
-    assert loss == pytest.approx(reference.item(), rel=1e-5)
-    assert training.mean_kl(student, teacher, samples) == pytest.approx(reference.item(), rel=1e-5)
-    for name, weight in student.named_parameters():
-        largest = float(weight.grad.abs().max())
-        assert torch.allclose(gradients[name], weight.grad, rtol=1e-3, atol=1e-4 * largest), name
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"step": "distill"},
+    "no average": {"step": "distill", "average": 0.0},
+    "checked": {"step": "distill", "check_every": 700},
+    "stored teacher": {"step": "distill", "top": 8},
+    "lora": {"step": "finetune", "trains": "lora", "rank": 4},
+    "as if int8": {"step": "distill", "fake_quant": "W8A8"},
+}
 
 
-@pytest.mark.parametrize("average", [0.1, 0.0])
-def test_going_on_equals_training_straight_through(
-    base: Path, tmp_path: Path, data: Conversations, average: float
-) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_going_on_equals_training_straight_through(base: Path, tmp_path: Path, data: Conversations, kind: str) -> None:
     """Also over the end of an epoch: the 54 training rows hold about 3,400 tokens."""
-    short, long = (Distill(tokens=n, average=average, **SMALL) for n in (2_000, 5_000))
+    short, long = (parse_step({**SMALL, **KINDS[kind], "tokens": n}) for n in (2_000, 5_000))
     straight = build([DROP, long], base, Store(tmp_path / "straight"), data).artifact
     store = Store(tmp_path / "resumed")
     first = build([DROP, short], base, store, data).artifact
@@ -120,7 +94,8 @@ def test_it_recovers_and_says_so(base: Path, tmp_path: Path, data: Conversations
     assert artifact.provenance is not None
     notes = artifact.provenance.notes
     assert notes["kept"] == "trained"
-    assert notes["kl_after"] < 0.9 * notes["kl_before"]
+    assert notes["after"]["kl"] < 0.9 * notes["before"]["kl"]
+    assert notes["after"]["agreement"] > notes["before"]["agreement"]
     assert 4_000 <= notes["trained_tokens"] < 4_000 + 2 * 256
 
 
@@ -132,7 +107,7 @@ def test_training_that_harms_hands_on_the_input(base: Path, tmp_path: Path, data
     built = build([DROP, Distill(tokens=2_000, **{**SMALL, "lr": 3.0})], base, store, data)
     assert built.artifact.provenance is not None
     notes = built.artifact.provenance.notes
-    assert notes["kept"] == "input" and notes["kl_after"] >= notes["kl_before"]
+    assert notes["kept"] == "input" and notes["after"]["kl"] >= notes["before"]["kl"]
     one, two = (load_file(str(folder / "model.safetensors")) for folder in (before.folder, built.artifact.folder))
     assert one.keys() == two.keys()
     assert all(one[name].equal(two[name]) for name in one)
@@ -141,15 +116,15 @@ def test_training_that_harms_hands_on_the_input(base: Path, tmp_path: Path, data
 def test_a_loss_that_is_not_finite_is_a_fault_and_leaves_nothing(
     base: Path, tmp_path: Path, data: Conversations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compressors import training
+    from compressors.objective import Match
 
-    honest, calls = training.backward_kl, []
+    honest, calls = Match.backward, []
 
     def sick(*args: object) -> float:
         calls.append(1)
-        return float("nan") if len(calls) == 3 else honest(*args)  # type: ignore[arg-type] - passed through
+        return float("nan") if len(calls) == 3 else honest(*args)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(training, "backward_kl", sick)
+    monkeypatch.setattr(Match, "backward", sick)
     store = Store(tmp_path)
     with pytest.raises(StepFault, match=r"optimizer step 3 is nan"):
         build([Distill(tokens=2_000, **SMALL)], base, store, data)
@@ -173,3 +148,126 @@ def test_training_state_stays_out_of_the_next_step(base: Path, tmp_path: Path, d
     for last in (Context(max_position_embeddings=256), Quantize(scheme="W8A8")):
         folder = build([*trained, last], base, store, data).artifact.folder
         assert not (folder / checkpoint.PRIVATE[0]).exists()
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(str(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize(("trains", "changed"), [("norms", "norm"), ("head", "embed_tokens"), ("lora", "_proj")])
+def test_only_the_chosen_weights_change(
+    base: Path, tmp_path: Path, data: Conversations, trains: Any, changed: str
+) -> None:
+    """The test model's head is tied: the one matrix stands under the embedding's name."""
+    store = Store(tmp_path)
+    before = read_weights(build([DROP], base, store, data).artifact.folder)
+    step = Distill(tokens=1_500, trains=trains, **{**SMALL, "lr": 5e-3})
+    built = build([DROP, step], base, store, data).artifact
+    assert built.provenance is not None and built.provenance.notes["kept"] == "trained"
+    after = read_weights(built.folder)
+    assert after.keys() == before.keys()
+    moved = {name for name in before if not before[name].equal(after[name])}
+    assert moved and all(changed in name for name in moved)
+
+
+def test_merged_adapters_compute_what_the_adapted_model_did(base: Path) -> None:
+    import torch
+
+    from compressors.trainable import make_trainable
+
+    model, _ = checkpoint.load(base, "cpu")
+    model.float()
+    merge = make_trainable(model, "lora", 4, seed=0)
+    torch.manual_seed(1)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data += 0.02 * torch.randn_like(weight)
+    ids = torch.arange(10, 60)[None]
+    with torch.no_grad():
+        adapted = model(input_ids=ids).logits
+        merge()
+        merged = model(input_ids=ids).logits
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    assert torch.allclose(adapted, merged, rtol=1e-4, atol=1e-4)
+
+
+def test_training_stops_at_its_best_point(
+    base: Path, tmp_path: Path, data: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readings that rise from the second on: training ends after `patience` more, and the first one's weights stay."""
+    from compressors.harm import Reading, Watch
+
+    honest, said = Watch.read, []
+
+    def rising(self: Watch, student: Any) -> Reading:
+        reading = honest(self, student)
+        said.append(reading)
+        return reading.model_copy(update={"kl": reading.kl * 2.0 ** max(0, len(said) - 2)})
+
+    monkeypatch.setattr(Watch, "read", rising)
+    step = Distill(tokens=50_000, check_every=512, patience=2, **SMALL)
+    artifact = build([DROP, step], base, Store(tmp_path), data).artifact
+    assert artifact.provenance is not None
+    notes = artifact.provenance.notes
+    assert notes["stopped_early"] and notes["trained_tokens"] < 3 * 512 + 2 * 256
+    assert notes["best_seen"]["kl"] == said[1].kl
+
+
+def test_sft_that_leaves_its_base_is_not_handed_on(base: Path, tmp_path: Path, data: Conversations) -> None:
+    """On the base itself, KL before is 0: what is learned may cost `harm` nats and no more."""
+    store = Store(tmp_path)
+    free, bound = (
+        build([Finetune(tokens=3_000, harm=harm, check_every=500, **SMALL)], base, store, data).artifact
+        for harm in (100.0, 1e-6)
+    )
+    assert free.provenance is not None and bound.provenance is not None
+    assert free.provenance.notes["kept"] == "trained"
+    assert free.provenance.notes["after"]["loss"] < free.provenance.notes["before"]["loss"]
+    assert free.provenance.notes["before"]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert bound.provenance.notes["kept"] == "input"
+
+
+def test_a_file_of_its_own_is_read_and_decides_the_key(base: Path, tmp_path: Path, data: Conversations) -> None:
+    rows = [{"conversations": [{"role": "user", "content": "old"}, {"role": "assistant", "content": f"boats {i}"}]}
+            for i in range(30)]  # fmt: skip
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(rows))
+    store = Store(tmp_path / "store")
+    step = Finetune(tokens=300, data=str(path), harm=100.0, **SMALL)
+    first = build([step], base, store, data).artifact
+    path.write_text(json.dumps(rows[:-1]))
+    assert build([step], base, store, data).artifact.key != first.key
+    path.write_text("[]")
+    with pytest.raises(Infeasible, match=r"finetune data .*no rows"):
+        build([step], base, store, data)
+
+
+@pytest.mark.parametrize("scheme", ["W8A8", "W4A16"])
+def test_norms_are_trained_beside_quantized_weights(
+    base: Path, tmp_path: Path, data: Conversations, scheme: Any
+) -> None:
+    from compressors.quantize import Quantize
+
+    store = Store(tmp_path)
+    quantized = [DROP, Quantize(scheme=scheme)]
+    step = Distill(tokens=1_500, trains="norms", **{**SMALL, "lr": 5e-3})
+    before = read_weights(build(quantized, base, store, data).artifact.folder)
+    built = build([*quantized, step], base, store, data).artifact
+    assert built.provenance is not None and built.provenance.notes["kept"] == "trained"
+    after = read_weights(built.folder)
+    moved = {name for name in before if not before[name].equal(after[name])}
+    assert moved and all("norm" in name for name in moved)
+    assert "quantization_config" in json.loads((built.folder / "config.json").read_text())
+
+
+def test_fields_that_do_not_go_together_are_refused() -> None:
+    for fields, said in (
+        ({"step": "distill", "tokens": 9, "trains": "lora", "fake_quant": "W8A8"}, "choose one"),
+        ({"step": "distill", "tokens": 9, "rank": 4}, "trains is all"),
+        ({"step": "distill", "tokens": 9, "top": 4, "hidden": 1.0}, "choose one"),
+        ({"step": "distill", "tokens": 9, "loss": "l2"}, "loss"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            parse_step(fields)

@@ -1,0 +1,56 @@
+"""Distillation: the model learns the base model's predictions, whatever did the damage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+
+from compressors.divergence import Kind
+from compressors.recover import Recovery
+from compressors.step import EngineTraits, Infeasible, ModelShape, StepContext, StepFault
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from compressors.harm import Reading
+    from compressors.objective import Objective
+
+
+class Distill(Recovery):
+    """Train against the base model's next-token distributions at temperature 1 (Hinton et al., 2015).
+
+    With `top`, its likeliest tokens alone are learned, and the rest as one: they are asked once and kept in the store
+    for every trial that trains on the same conversations. Ranked by the held-out KL to the base.
+    """
+
+    step: Literal["distill"] = "distill"
+    loss: Kind = Field("kl", description="kl, reverse_kl or jsd (compressors/divergence.py)")
+    top: PositiveInt | None = Field(None, description="tokens a stored teacher keeps of a prediction; without: all")
+    hidden: NonNegativeFloat = Field(0.0, description="weight of the distance between last hidden states")
+
+    @model_validator(mode="after")
+    def _live(self) -> Self:
+        if self.hidden and self.top is not None:
+            raise ValueError("hidden compares with the base itself, and top trains from stored predictions: choose one")
+        return self
+
+    def check(self, shape: ModelShape, engine: EngineTraits) -> None:
+        super().check(shape, engine)
+        if not (shape.damaged or shape.quantized or self.fake_quant):
+            raise Infeasible("distill has nothing to win back: no step before it has changed the base, its own teacher")
+
+    def objective(self, base: PreTrainedModel, context: StepContext) -> Objective:
+        from compressors.artifact import base_artifact
+        from compressors.objective import Match
+        from compressors.teacher import LiveTeacher, StoredTeacher, cache_name
+
+        if self.top is None:
+            return Match(LiveTeacher(base), self.loss, self.hidden)
+        if context.cache is None:
+            raise StepFault("distill top needs a store to keep the teacher's predictions in")
+        name = cache_name([base_artifact(context.base).key, base.config.vocab_size, self.top])
+        return Match(StoredTeacher(base, context.cache / "teacher" / name, self.top), self.loss)
+
+    def rank_of(self, reading: Reading, before: Reading) -> float:
+        return reading.kl

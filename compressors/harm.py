@@ -1,0 +1,57 @@
+"""First, do no harm: what a model in training has become, on conversations it is not trained on, beside its base.
+
+Of eight contest submissions trained before quantizing, six fell far below the untrained ones. So training is watched,
+stops at its best point, and what ends worse than it began is not handed on. Knows nothing of optimizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+from compressors.batches import pieces
+from compressors.data import Sample
+from compressors.divergence import divergence
+from compressors.objective import learner_of, parts
+from compressors.teacher import last_hidden
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Reading(BaseModel):
+    """Means over the counted held-out tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kl: float  # KL(base || student), nats
+    agreement: float  # share of tokens whose likeliest next token is the base's
+    loss: float  # cross-entropy of the data's own tokens, nats
+
+
+class Watch:
+    """Holds what the base says of `samples`: its last hidden states and its head, not the model."""
+
+    def __init__(self, base: PreTrainedModel, student: PreTrainedModel, samples: Sequence[Sample]) -> None:
+        self.pieces = list(pieces(samples, student))
+        self.guides = [last_hidden(base, piece) for piece in self.pieces]
+        self.head = base.lm_head
+
+    def read(self, student: PreTrainedModel) -> Reading:
+        import torch
+
+        kl = agreed = loss = counted = 0.0
+        for piece, guide in zip(self.pieces, self.guides, strict=True):
+            with torch.no_grad():
+                hidden, targets = learner_of(student, piece)
+                for part in parts(len(hidden), student):
+                    with torch.autocast(hidden.device.type, torch.bfloat16, enabled=hidden.is_cuda):
+                        given = torch.log_softmax(student.lm_head(hidden[part]).float(), dim=-1)
+                        wanted = torch.log_softmax(self.head(guide[part]).float(), dim=-1)
+                    kl += float(divergence("kl", given, wanted))
+                    agreed += float((given.argmax(-1) == wanted.argmax(-1)).sum())
+                    loss += float(torch.nn.functional.nll_loss(given, targets[part], reduction="sum"))
+            counted += len(hidden)
+        return Reading(kl=kl / counted, agreement=agreed / counted, loss=loss / counted)
