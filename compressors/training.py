@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressors.adam import SmallAdamW
 from compressors.artifact import TRAINING as STATE
 from compressors.batches import Batch, Place, pieces
 from compressors.harm import Reading
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 BETAS = (0.9, 0.95)
 CLIP = 1.0  # largest norm of a gradient
 AVERAGE_EVERY = 4  # optimizer steps between two updates of the average, which may live in another memory
-LARGE = 200_000_000  # weights from which the average of a GPU's model lives in the host's memory
+LARGE = 200_000_000  # weights from which moments are kept in bf16, and a GPU's average in the host's memory
 
 
 class Trainer:
@@ -36,9 +37,13 @@ class Trainer:
 
         self.student, self.lr, self.warmup_tokens, self.average = student, lr, warmup_tokens, average
         self.weights = {name: weight for name, weight in student.named_parameters() if weight.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.weights.values(), lr=lr, betas=BETAS, weight_decay=0.0, fused=True)
-        large = sum(weight.numel() for weight in self.weights.values()) > LARGE
-        home = torch.device("cpu") if large else student.device
+        self.large = sum(weight.numel() for weight in self.weights.values()) > LARGE
+        self.optimizer: Any = (
+            SmallAdamW(self.weights.values(), lr, BETAS)
+            if self.large
+            else torch.optim.AdamW(self.weights.values(), lr=lr, betas=BETAS, weight_decay=0.0, fused=True)
+        )
+        home = torch.device("cpu") if self.large else student.device
         self.mean = {n: w.detach().to(home, copy=True) for n, w in self.weights.items()} if average else {}
         self.best: dict[str, torch.Tensor] = {}  # weights in bf16 at the best point seen, in the host's memory
         self.best_reading: Reading | None = None
@@ -149,7 +154,7 @@ class Trainer:
             for name, weight in self.weights.items():
                 weight.copy_(tensors.get_tensor(f"weight/{name}"))
                 self.optimizer.state[weight] = {
-                    "step": torch.tensor(float(self.steps), device=weight.device),
+                    "step": torch.tensor(float(self.steps), device="cpu" if self.large else weight.device),
                     "exp_avg": tensors.get_tensor(f"exp_avg/{name}").to(weight.device),
                     "exp_avg_sq": tensors.get_tensor(f"exp_avg_sq/{name}").to(weight.device),
                 }

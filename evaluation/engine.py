@@ -7,6 +7,7 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     load {model, settings}                        -> seconds, kernels, max_model_len
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
                                                      answers [{text, tokens, prompt_tokens, finish}]
+    generate {texts, sampling}                    -> the same, of texts that go on as they stand
     score {texts, top, max_tokens}                -> texts [{tokens, actual, top_ids, top_logprobs}]
     unload {}                                     -> {}
 
@@ -159,14 +160,14 @@ class Engine:
     ) -> Generation:
         """Answer each conversation; greedy unless its decoding says otherwise."""
         sampling = [{"max_tokens": d.max_tokens, "temperature": d.temperature, "seed": 0} for d in decodings]
-        reply = self._ask(
-            "generate",
-            self.settings.answer_timeout,
-            conversations=list(conversations),
-            sampling=sampling,
-            thinking=thinking,
-        )
-        return Generation.model_validate(reply)
+        request = {"conversations": list(conversations), "sampling": sampling, "thinking": thinking}
+        return Generation.model_validate(self._ask("generate", self.settings.answer_timeout, **request))
+
+    def complete(self, texts: Sequence[str], max_tokens: int, temperature: float, seed: int) -> list[Answer]:
+        """Go on with each text as it stands, no template; the n-th is drawn with `seed` + n."""
+        sampling = [{"max_tokens": max_tokens, "temperature": temperature, "seed": seed + n} for n in range(len(texts))]
+        reply = self._ask("generate", self.settings.answer_timeout, texts=list(texts), sampling=sampling)
+        return Generation.model_validate(reply).answers
 
     def score(self, texts: Sequence[str], top: int, max_tokens: int) -> list[ScoredText]:
         """Log-probabilities of `texts`, each cut to `max_tokens` tokens."""

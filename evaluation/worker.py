@@ -147,14 +147,18 @@ class Worker:
         return rendered
 
     def generate(self, request: Request) -> Reply:
-        """Answer `conversations`; `seconds` is the time inside vLLM's generate alone.
+        """Answer `conversations`, or go on with `texts` as they stand; `seconds` is spent inside vLLM's generate alone.
 
         `cpu_seconds` is what this process's own threads computed in that time: on a shared CPU machine the wall
         clock also counts what others did.
         """
         from vllm import SamplingParams
 
-        prompts = self.render(request["conversations"], request["thinking"])
+        if "texts" in request:
+            tokenizer = self.llm.get_tokenizer()
+            prompts = [tokenizer.encode(text, add_special_tokens=False) for text in request["texts"]]
+        else:
+            prompts = self.render(request["conversations"], request["thinking"])
         params = [SamplingParams(**one) for one in request["sampling"]]
         limit = self.llm.llm_engine.model_config.max_model_len
         for prompt, one in zip(prompts, params, strict=True):

@@ -24,6 +24,8 @@ from evaluation.score import Score, score
 from evaluation.suite import Suite
 from search.job import Job
 from search.recipe import Recipe
+from search.self_data import self_written
+from search.space import SELF
 
 
 class Bench:
@@ -64,7 +66,11 @@ class Bench:
     @property
     def data(self) -> Conversations:
         if self._data is None:
-            self._data = read_conversations(Path(self.job.space.calibration))
+            spec = self.job.space
+            if spec.calibration == SELF:
+                self._data = self_written(self.engine, self.job.base, self.job.base_key, spec.self_rows, self.store)
+            else:
+                self._data = read_conversations(Path(spec.calibration))
         return self._data
 
     def check(self, recipe: Recipe) -> None:

@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from compressors.step import Step
 from compressors.steps import STEPS
@@ -28,6 +28,9 @@ from evaluation.suite import SuiteSpec
 from search.errors import BadInput, first_error
 from search.recipe import Recipe
 from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
+
+SELF = "self"  # as calibration: what the base model writes itself
+LANE = "lane"
 
 
 class Suggests(Protocol):
@@ -78,10 +81,16 @@ class Space(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = ""
-    steps: tuple[StepSpace, ...]
+    steps: tuple[StepSpace, ...] = ()
+    lanes: tuple[tuple[dict[str, Any], ...], ...] = Field(
+        (), description="in place of steps: these recipes and no other"
+    )
     seeds: tuple[tuple[dict[str, Any], ...], ...] = Field((), description="recipes tried first, in this order")
     evaluation: SuiteSpec
-    calibration: str = Field(description="chat rows for calibration and recovery (column conversations)")
+    calibration: str = Field(
+        SELF, description="chat rows for calibration and recovery (column conversations); self: the base writes them"
+    )
+    self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
     rungs: tuple[Rung, ...] = DEFAULT_RUNGS
     eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
     passes: int = Field(3, ge=1, description="timed passes over each slice of items")
@@ -92,19 +101,30 @@ class Space(BaseModel):
     @field_validator("steps", mode="before")
     @classmethod
     def _read_steps(cls, value: Any) -> Any:
-        if not isinstance(value, list | tuple) or not value:
-            raise ValueError("steps: a list of at least one step is needed")
+        if not isinstance(value, list | tuple):
+            raise ValueError("steps: a list of steps is needed")
         return [_read_step(one) for one in value]
 
-    @field_validator("seeds", mode="before")
+    @field_validator("seeds", "lanes", mode="before")
     @classmethod
-    def _read_seeds(cls, value: Any) -> Any:
-        for number, seed in enumerate(value if isinstance(value, list | tuple) else [value]):
-            if not isinstance(seed, list | tuple):
-                raise ValueError(
-                    f"seeds.{number}: a seed is a list of steps, such as [{{step: quantize}}], not {seed!r}"
-                )
+    def _read_recipes(cls, value: Any, info: ValidationInfo) -> Any:
+        for number, recipe in enumerate(value if isinstance(value, list | tuple) else [value]):
+            place = f"{info.field_name}.{number}"
+            if not isinstance(recipe, list | tuple):
+                raise ValueError(f"{place}: a recipe is a list of steps, such as [{{step: quantize}}], not {recipe!r}")
+            try:
+                Recipe.of(recipe)
+            except ValueError as fault:
+                raise ValueError(f"{place}: {fault}") from None
         return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Space:
+        if bool(self.steps) == bool(self.lanes):
+            raise ValueError("a space has steps to choose from, or lanes to try one after another: give one of the two")
+        if self.lanes and self.seeds:
+            raise ValueError("seeds: lanes are tried in their order, there is nothing to seed")
+        return self
 
     @field_validator("rungs")
     @classmethod
@@ -113,6 +133,8 @@ class Space(BaseModel):
 
     def sample(self, draw: Suggests) -> Recipe:
         """Draw one recipe."""
+        if self.lanes:
+            return Recipe.of(self.lanes[draw.suggest_categorical(LANE, list(range(len(self.lanes))))])
         chosen = []
         for number, space in enumerate(self.steps):
             name = self._name(number)
@@ -128,6 +150,11 @@ class Space(BaseModel):
 
     def params_of(self, recipe: Recipe) -> dict[str, Any]:
         """The draws that give `recipe`. Raises `BadInput` when the space does not hold it."""
+        if self.lanes:
+            lanes = [Recipe.of(lane) for lane in self.lanes]
+            if recipe not in lanes:
+                raise BadInput(f"the recipe {recipe} is none of the space's lanes")
+            return {LANE: lanes.index(recipe)}
         params: dict[str, Any] = {}
         left = list(recipe.steps)
         for number, space in enumerate(self.steps):
@@ -146,7 +173,8 @@ class Space(BaseModel):
         return params
 
     def seed_recipes(self) -> list[Recipe]:
-        return [Recipe.of(seed) for seed in self.seeds]
+        """What is tried first, in this order."""
+        return [Recipe.of(seed) for seed in self.seeds or self.lanes]
 
     def _name(self, number: int) -> str:
         same = [other for other in self.steps[:number] if other.step == self.steps[number].step]
@@ -233,6 +261,9 @@ def _draw_range(draw: Suggests, name: str, ends: Range) -> int | float:
 
 def recipes_of(spec: Space) -> Iterator[Recipe]:
     """All recipes of a space, one after another; of a range only its two ends."""
+    if spec.lanes:
+        yield from (Recipe.of(lane) for lane in spec.lanes)
+        return
     options: list[list[dict[str, Any] | None]] = []
     for step in spec.steps:
         fields = {name: list(values) for name, values in step.choices.items()}

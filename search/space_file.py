@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from search.errors import BadInput, first_error
-from search.space import Space
+from search.space import SELF, Space
 
 PRESETS = Path(__file__).with_name("presets")
 REFERENCE = "reference:"  # prefix of a path inside evaluation/reference
@@ -45,7 +45,8 @@ def load_space(source: str) -> Space:
 def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths relative to the YAML file, or inside the reference data, made absolute."""
     content = dict(content)
-    if isinstance(content.get("calibration"), str):
+    content |= {name: _resolve_data(content[name], folder) for name in ("steps", "seeds", "lanes") if name in content}
+    if isinstance(content.get("calibration"), str) and content["calibration"] != SELF:
         content["calibration"] = resolve_path(content["calibration"], folder)
     if isinstance(content.get("evaluation"), dict):
         evaluation = dict(content["evaluation"])
@@ -59,6 +60,15 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
             }
         content["evaluation"] = evaluation
     return content
+
+
+def _resolve_data(steps: Any, folder: Path) -> Any:
+    """The same steps, or recipes of them, with the paths in their field `data` resolved."""
+    if isinstance(steps, list):
+        return [_resolve_data(one, folder) for one in steps]
+    if isinstance(steps, dict) and isinstance(steps.get("data"), str):
+        return steps | {"data": resolve_path(steps["data"], folder)}
+    return steps
 
 
 def resolve_path(text: str, folder: Path) -> str:

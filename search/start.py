@@ -19,7 +19,7 @@ from search.bench import traits
 from search.errors import BadInput
 from search.job import Job
 from search.ledger import Ledger
-from search.space import Space, recipes_of
+from search.space import SELF, Space, recipes_of
 from search.space_file import load_space
 
 PACKAGES = (
@@ -86,7 +86,8 @@ def check_inputs(spec: Space, folder: Path) -> None:
     check_base(folder)
     try:
         _check_lengths(Suite(spec.evaluation, [rung.items for rung in spec.rungs]), spec, folder)
-        read_conversations(Path(spec.calibration))
+        if spec.calibration != SELF:
+            read_conversations(Path(spec.calibration))
         check_recipe([], read_shape(folder), traits(find_device()))
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault

@@ -16,6 +16,7 @@ import pytest
 from search.ledger import Ledger, trials_of
 from tests.evaluation.test_engine import wait_gone
 
+pytestmark = pytest.mark.timeout(1500)  # three sittings of a whole search in one fixture
 SQUEEZE = str(Path(sys.executable).with_name("squeeze"))
 RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 SPACE = """
