@@ -52,6 +52,8 @@ def _complaints(name: str, error: ValidationError) -> list[str]:
             lines.append(f"step {name}: field {field} is missing")
         elif fault["type"] == "extra_forbidden":
             lines.append(f"step {name} has no field {field} (value {fault['input']!r})")
+        elif not field:  # the step as a whole: fields that do not go together
+            lines.append(f"step {name}: {fault['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"step {name}: field {field} = {fault['input']!r}: {fault['msg']}")
     return lines
