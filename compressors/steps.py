@@ -12,8 +12,9 @@ from compressors.depth import DropLayers
 from compressors.quantize import Quantize
 from compressors.recover import Distill
 from compressors.step import Step
+from compressors.width import PruneFFN, PruneHeads, PruneHidden
 
-_Any = DropLayers | Distill | Quantize | Context
+_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | Distill | Quantize | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]
