@@ -11,6 +11,9 @@ from compressors.step import EngineTraits, Infeasible, ModelShape, Step
 
 ARCHITECTURES = ("Exaone4ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
+# vLLM 0.14.1 and 0.32 read head_dim from the configs of the others; of these it takes hidden / heads
+HEAD_DIM_IMPLIED = ("Qwen2ForCausalLM",)
+
 # compressed-tensors' names of storage formats, and the scheme each stands for among those made here
 FORMATS = {"int-quantized": "W8A8", "pack-quantized": "W4A16", "float-quantized": "FP8_DYNAMIC"}
 
@@ -55,13 +58,20 @@ def read_shape(folder: Path) -> ModelShape:
 def check_recipe(steps: Sequence[Step], shape: ModelShape, engine: EngineTraits) -> ModelShape:
     """Walk `steps` from a model of `shape` towards `engine`; return the shape of the result.
 
-    Raises `Infeasible` with the first step that does not fit, in one line.
+    Raises `Infeasible` with the first step that does not fit, in one line; or with the result, where its
+    architecture cannot state it: a width step may leave it so if a later one puts it right.
     """
     for step in steps:
         if shape.quantized is not None and not step.keeps_quantized():
             raise Infeasible(f"quantized weights cannot be changed by {step.step}")
         step.check(shape, engine)
         shape = step.reshape(shape)
+    if shape.architecture in HEAD_DIM_IMPLIED and shape.heads * shape.head_dim != shape.hidden:
+        at_fault = ", ".join(step.step for step in steps if step.step in ("prune_heads", "prune_hidden")) or "the model"
+        raise Infeasible(
+            f"{at_fault}: vLLM takes the head_dim of a {shape.architecture} for hidden/heads, and "
+            f"{shape.heads} heads of {shape.head_dim} do not make hidden {shape.hidden}"
+        )
     return shape
 
 

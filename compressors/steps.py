@@ -13,8 +13,9 @@ from compressors.distill import Distill
 from compressors.finetune import Finetune
 from compressors.quantize import Quantize
 from compressors.step import Step
+from compressors.width import PruneFFN, PruneHeads, PruneHidden
 
-_Any = DropLayers | Distill | Finetune | Quantize | Context
+_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | Distill | Finetune | Quantize | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]
@@ -53,6 +54,8 @@ def _complaints(name: str, error: ValidationError) -> list[str]:
             lines.append(f"step {name}: field {field} is missing")
         elif fault["type"] == "extra_forbidden":
             lines.append(f"step {name} has no field {field} (value {fault['input']!r})")
+        elif not field:  # the step as a whole: fields that do not go together
+            lines.append(f"step {name}: {fault['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"step {name}: field {field} = {fault['input']!r}: {fault['msg']}")
     return lines
