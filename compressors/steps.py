@@ -11,9 +11,10 @@ from compressors.context import Context
 from compressors.depth import DropLayers
 from compressors.quantize import Quantize
 from compressors.recover import Distill
+from compressors.sparsify import Sparsify
 from compressors.step import Step
 
-_Any = DropLayers | Distill | Quantize | Context
+_Any = DropLayers | Sparsify | Distill | Quantize | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]
