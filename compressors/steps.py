@@ -12,10 +12,11 @@ from compressors.depth import DropLayers
 from compressors.distill import Distill
 from compressors.finetune import Finetune
 from compressors.quantize import Quantize
+from compressors.sparsify import Sparsify
 from compressors.step import Step
 from compressors.width import PruneFFN, PruneHeads, PruneHidden
 
-_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | Distill | Finetune | Quantize | Context
+_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | Sparsify | Distill | Finetune | Quantize | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]

@@ -35,13 +35,6 @@ from evaluation.benchmarks.base import Decoding
 
 WORKER = Path(__file__).with_name("worker.py")
 
-# What a scheme needs is known before a model is made, so that a recipe nobody can serve costs nothing
-# (seen with vLLM 0.32; docs/measurements.md says how).
-SCHEMES = {
-    "cpu": frozenset({"W8A8", "W4A16", "FP8_DYNAMIC"}),
-    "cuda": frozenset({"W8A8", "W4A16", "FP8_DYNAMIC"}),
-}
-
 
 class EngineFault(Exception):
     """The engine could not do what it was asked: the message says what, and what the engine said."""

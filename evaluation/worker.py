@@ -89,6 +89,10 @@ class Worker:
         self.kernels = KernelLog()
         logging.getLogger("vllm").addHandler(self.kernels)
         self.device = "cpu" if current_platform.is_cpu() else "cuda"
+        if self.device == "cpu":
+            # vLLM's attention uses AMX tiles without asking the kernel for them, which is an illegal instruction
+            # until somebody has: oneDNN does, so only models without a bf16 or int8 matrix (W4A8) died of it.
+            torch.cpu._init_amx()
         self.about = {
             "engine": f"vllm {vllm.__version__}",
             "device": self.device,

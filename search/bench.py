@@ -18,9 +18,10 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
-from evaluation.engine import SCHEMES, Engine, EngineSettings
+from evaluation.engine import Engine, EngineSettings
 from evaluation.measure import Measurement, Measurer, Subject
 from evaluation.score import Score, score
+from evaluation.serves import installed, row
 from evaluation.suite import Suite
 from search.job import Job
 from search.recipe import Recipe
@@ -144,9 +145,20 @@ def engine_settings(device: str | None = None, max_model_len: int = 4096) -> Eng
     return EngineSettings(device=device, clock="cpu" if device == "cpu" else "wall", max_model_len=max_model_len)
 
 
-def traits(device: str) -> EngineTraits:
-    """What the project's own engine serves on `device`."""
-    return EngineTraits(name=f"vLLM on {device}", device=device, schemes=SCHEMES[device])
+def traits(device: str, version: str | None = None) -> EngineTraits:
+    """What vLLM `version` (the project's own when not given) serves on `device`.
+
+    Raises `LookupError` for an engine of which nothing is known, or where none is installed.
+    """
+    version = version or installed()
+    serves = row(version, device)
+    return EngineTraits(
+        name=f"vLLM {version} on {device}",
+        device=device,
+        schemes=serves.schemes,
+        features=serves.features,
+        lacking=serves.lacking,
+    )
 
 
 def size_of(artifact: Artifact) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from compressors import checkpoint
 from compressors.build import build
 from compressors.quantize import Quantize
-from compressors.step import Conversations
+from compressors.schemes import SCHEMES
+from compressors.shape import check_recipe
+from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape
 from compressors.store import Store
 
 if TYPE_CHECKING:
@@ -46,6 +48,171 @@ def test_w8a8_by_rtn_is_absmax_rounding_to_the_last_bit(base: Path, store: Store
         expected = torch.clamp(torch.round(weight / scale), -128, 127).to(torch.int8)
         assert torch.equal(after[f"{name}_scale"], scale), name
         assert torch.equal(after[name], expected), name
+
+
+def unpacked(packed: torch.Tensor, dim: int) -> torch.Tensor:
+    """Signed int4 values from int32 words along `dim`: eight a word, lowest bits first, each stored plus 8."""
+    import torch
+
+    words = packed.movedim(dim, -1).unsqueeze(-1)
+    values = (words >> torch.arange(0, 32, 4, dtype=torch.int32)) & 15
+    return (values.flatten(-2) - 8).movedim(-1, dim)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_w4a16_asym_by_rtn_is_min_max_rounding_to_the_last_bit(
+    base: Path, store: Store, data: Conversations, group: int
+) -> None:
+    """Scale of a group: (max - min) / 15, zero included, in bf16; zero point -8 - min / scale, rounded."""
+    import torch
+
+    step = Quantize(scheme="W4A16_ASYM", group_size=group)  # type: ignore[arg-type] - parametrized
+    before, after = tensors_of(base), tensors_of(made(step, base, store, data))
+    for name in (name for name in before if name.endswith("proj.weight")):
+        stem = name.removesuffix(".weight")
+        groups = before[name].unflatten(1, (-1, group))
+        low, high = groups.amin(-1).clamp(max=0), groups.amax(-1).clamp(min=0)
+        scale = (high - low) / torch.tensor(15.0, dtype=torch.bfloat16)
+        zero = torch.clamp(-8 - low / scale, -8, 7).round()
+        wanted = torch.clamp(torch.round(groups / scale.unsqueeze(-1) + zero.unsqueeze(-1)), -8, 7).flatten(1)
+        assert torch.equal(after[f"{stem}.weight_scale"], scale), name
+        points = unpacked(after[f"{stem}.weight_zero_point"], 0)[: len(zero)]
+        assert torch.equal(points, zero.to(points.dtype)), name
+        given = unpacked(after[f"{stem}.weight_packed"], 1)
+        assert torch.equal(given, wanted.to(given.dtype)), name
+
+
+@pytest.mark.parametrize("group", [32, 64])
+def test_w4a16_groups_are_absmax_rounding_to_the_last_bit(
+    base: Path, store: Store, data: Conversations, group: int
+) -> None:
+    import torch
+
+    step = Quantize(scheme="W4A16", group_size=group)  # type: ignore[arg-type] - parametrized
+    before, after = tensors_of(base), tensors_of(made(step, base, store, data))
+    for name in (name for name in before if name.endswith("proj.weight")):
+        stem = name.removesuffix(".weight")
+        groups = before[name].unflatten(1, (-1, group))
+        scale = groups.abs().amax(-1) / torch.tensor(7.5, dtype=torch.bfloat16)
+        wanted = torch.clamp(torch.round(groups / scale.unsqueeze(-1)), -8, 7).flatten(1)
+        assert torch.equal(after[f"{stem}.weight_scale"], scale), name
+        given = unpacked(after[f"{stem}.weight_packed"], 1)
+        assert torch.equal(given, wanted.to(given.dtype)), name
+
+
+def test_w8a16_is_w8a8_without_activations(base: Path, store: Store, data: Conversations) -> None:
+    import torch
+
+    a16 = dense_weights(made(Quantize(scheme="W8A16"), base, store, data))
+    a8 = dense_weights(made(Quantize(scheme="W8A8"), base, store, data))
+    assert all(torch.equal(a16[name], a8[name]) for name in a8)
+
+
+@pytest.mark.parametrize("scheme", ["W8A8_STATIC", "FP8_STATIC"])
+def test_static_activation_scales_cover_what_was_seen(
+    base: Path, store: Store, data: Conversations, scheme: str
+) -> None:
+    """Scale: absmax / 127.5 (int8) or / 448 (fp8) of what enters; layer 0's input is the embedding itself."""
+    import torch
+
+    step = Quantize(scheme=scheme, calibration_rows=16)  # type: ignore[arg-type] - parametrized
+    after = tensors_of(made(step, base, store, data))
+    model, tokenizer = checkpoint.load(base, "cpu")
+    from compressors.data import tokenize
+
+    ids = [token for row in data.rows[:16] for token in tokenize(tokenizer, row, 512).ids]
+    absmax = model.get_input_embeddings().weight[ids].abs().max().float()
+    given = after["model.layers.0.self_attn.q_proj.input_scale"].float()
+    assert torch.allclose(given, absmax / (127.5 if scheme == "W8A8_STATIC" else 448), rtol=2**-7)
+
+
+def test_the_head_is_untied_and_int8(base: Path, store: Store, data: Conversations) -> None:
+    import torch
+
+    folder = made(Quantize(scheme="W4A16", head="int8"), base, store, data)
+    before, after = tensors_of(base), tensors_of(folder)
+    table = before["model.embed_tokens.weight"]
+    scale = table.abs().amax(dim=1, keepdim=True) / torch.tensor(127.5, dtype=torch.bfloat16)
+    scale[scale == 0] = torch.finfo(torch.bfloat16).eps  # the padding token's row is all zeros
+    assert torch.equal(after["model.embed_tokens.weight"], table)
+    assert torch.equal(after["lm_head.weight_scale"], scale)
+    assert torch.equal(after["lm_head.weight"], torch.clamp(torch.round(table / scale), -128, 127).to(torch.int8))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    targets = [group["targets"] for group in config["quantization_config"]["config_groups"].values()]
+    assert ["re:.*lm_head$"] in targets
+
+
+def test_the_cache_has_scales(base: Path, store: Store, data: Conversations) -> None:
+    folder = made(Quantize(scheme="W8A8", kv_cache="fp8", calibration_rows=8), base, store, data)
+    kept = json.loads((folder / "config.json").read_text())["quantization_config"]["kv_cache_scheme"]
+    assert (kept["num_bits"], kept["type"], kept["strategy"], kept["dynamic"]) == (8, "float", "tensor", False)
+    after = tensors_of(folder)
+    for layer in range(4):
+        for part in "kv":
+            assert float(after[f"model.layers.{layer}.self_attn.{part}_scale"]) > 0
+
+
+SHAPE = ModelShape(
+    architecture="Exaone4ForCausalLM",
+    layers=4,
+    hidden=128,
+    ffn=192,
+    heads=2,
+    kv_heads=1,
+    head_dim=64,
+    vocab=512,
+    tied=True,
+    max_positions=1024,
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"scheme": "W8A8", "method": "awq"}, "W8A8 is made by rtn, gptq, smoothquant, not by awq"),
+        ({"scheme": "FP8_STATIC", "method": "autoround"}, "FP8_STATIC is made by rtn, not by autoround"),
+        ({"scheme": "W8A8", "group_size": 64}, "group_size 64 does not belong to scheme W8A8"),
+        ({"scheme": "W8A8", "dampening": 0.1}, "dampening 0.1 belongs to method gptq, not to rtn"),
+        ({"scheme": "W8A8", "act_order": False}, "act_order False belongs to method gptq, not to rtn"),
+        ({"scheme": "W8A8", "smoothing": 0.5}, "smoothing 0.5 belongs to method smoothquant, not to rtn"),
+        ({"scheme": "W8A8", "method": "gptq", "iterations": 5}, "iterations 5 belongs to method autoround"),
+        ({"scheme": "W8A8", "method": "smoothquant"}, "smoothquant has no mapping for Exaone4ForCausalLM"),
+        ({"scheme": "W8A8", "sensitive_scheme": "bf16"}, "there are 0"),
+        ({"scheme": "W8A8", "sensitive": 4}, "sensitive 4 leaves no layer of 4"),
+        ({"scheme": "W8A8", "sensitive": 1, "sensitive_scheme": "W8A8"}, "is the scheme of all other layers"),
+        ({"scheme": "W4A16", "group_size": 128}, "128 divides; model.layers.0.mlp.down_proj has 192 inputs"),
+        ({"scheme": "FP8_BLOCK"}, "128 divides; model.layers.0.self_attn.k_proj has 128 inputs and 64 outputs"),
+        ({"scheme": "W4A16", "method": "autoround", "kv_cache": "fp8"}, "kv_cache fp8 is not made by autoround"),
+    ],
+)
+def test_refusals(fields: dict[str, Any], reason: str) -> None:
+    engine = EngineTraits(
+        name="any",
+        device="cpu",
+        schemes=frozenset(SCHEMES),
+        features=frozenset({"int8_lm_head", "fp8_kv_cache"}),
+    )
+    with pytest.raises(Infeasible, match=reason) as raised:
+        check_recipe([Quantize(**fields)], SHAPE, engine)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"scheme": "W8A8", "head": "int8"}, "int8_lm_head"),
+        ({"scheme": "W8A8", "kv_cache": "fp8"}, "fp8_kv_cache"),
+        ({"scheme": "W8A8", "sensitive": 1, "sensitive_scheme": "W8A16"}, "W8A16"),
+        ({"scheme": "W8A16"}, "W8A16"),
+    ],
+)
+def test_what_the_engine_lacks_is_named(fields: dict[str, Any], missing: str) -> None:
+    engine = EngineTraits(
+        name="vllm 9", device="cpu", schemes=frozenset({"W8A8"}), lacking={missing: f"kernel of {missing} is missing"}
+    )
+    with pytest.raises(Infeasible, match=f"quantize: vllm 9 .*kernel of {missing} is missing"):
+        check_recipe([Quantize(**fields)], SHAPE, engine)
 
 
 def test_w8a8_keeps_what_is_not_linear_and_the_head(base: Path, store: Store, data: Conversations) -> None:
@@ -126,6 +293,8 @@ def test_gptq_w8a8_reads_data_and_rtn_none(base: Path, store: Store, data: Conve
     assert gptq.provenance is not None and rtn.provenance is not None
     assert gptq.provenance.data == data.fingerprint
     assert rtn.provenance.data is None
+    groups = json.loads((gptq.folder / "config.json").read_text())["quantization_config"]["config_groups"]
+    assert groups["group_0"]["weights"]["actorder"] is None  # vLLM 0.14.1 refuses to read it without groups
     assert "int8" in {str(t.dtype).removeprefix("torch.") for t in tensors_of(gptq.folder).values()}
 
 
