@@ -81,6 +81,7 @@ class Quantize(Step):
         "compressors.schemes",
         "compressors.quantizers",
         "compressors.sensitivity",
+        "compressors.divergence",
     )
 
     @field_validator("keep")

@@ -63,7 +63,7 @@ def sensitivity(
     """
     import torch
 
-    from compressors.training import kl
+    from compressors.divergence import divergence
 
     head = model.lm_head
     size = max(1, LOGITS // model.config.vocab_size)
@@ -77,7 +77,8 @@ def sensitivity(
                     given = _hidden(model, row)
                     for start in range(0, len(given), size):
                         part = slice(start, start + size)
-                        total += float(kl(head(given[part]), head(wanted[part])))
+                        pair = [torch.log_softmax(head(one[part]).float(), dim=-1) for one in (given, wanted)]
+                        total += float(divergence("kl", *pair))
             table.append(total / sum(len(row) for row in rows))
     return table
 

@@ -29,7 +29,11 @@ NAMES = ("kmmlu_pro", "kmmlu_redux", "ko_longrag", "komt_bench")
 DROP_2 = {"step": "drop_layers", "count": 2}
 
 
-def main(distill: Annotated[str, typer.Option()] = "60000,120000", lr: Annotated[float, typer.Option()] = 3e-4) -> None:
+def main(
+    distill: Annotated[str, typer.Option()] = "60000,120000",
+    lr: Annotated[float, typer.Option()] = 3e-4,
+    others: Annotated[bool, typer.Option(help="rows of the other steps too")] = True,
+) -> None:
     budgets = [int(one) for one in distill.split(",") if one]
     recipes: dict[str, list[dict[str, Any]]] = {
         "base": [],
@@ -38,6 +42,8 @@ def main(distill: Annotated[str, typer.Option()] = "60000,120000", lr: Annotated
         **{f"2 layers less, distilled {n // 1000}k": [DROP_2, {"step": "distill", "tokens": n, "lr": lr}]
            for n in budgets},
     }  # fmt: skip
+    if not others:
+        recipes = {name: steps for name, steps in recipes.items() if not steps or name.startswith("2 layers less")}
     device = find_device()
     suite = Suite(SuiteSpec(benchmarks={name: str(ITEMS / f"{name}.jsonl") for name in NAMES}), [1.0])
     data = read_conversations(CALIBRATION)

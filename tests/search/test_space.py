@@ -8,6 +8,7 @@ import pytest
 from search.errors import BadInput
 from search.job import Job
 from search.recipe import Recipe
+from search.searchers import RecipeSampler
 from search.space import recipes_of
 from search.space_file import PRESETS, load_space
 
@@ -51,7 +52,7 @@ def test_presets_are_valid(preset):
     space = load_space(preset)
     assert space.rungs[-1].items == 1.0
     assert len(space.rungs) >= 3
-    assert space.seeds
+    assert space.seed_recipes()
 
 
 @pytest.mark.parametrize(
@@ -63,12 +64,12 @@ def test_presets_are_valid(preset):
         ("count: [1, 2, 3]", "count: []", "empty list"),
         ("low: 1.0e-4", "low: 1.0e-2", "above high"),
         ("scheme: [W8A8, W4A16]", "scheme: [W8A8, W9A9]", "W9A9"),
-        ("calibration: reference:text/calibration.jsonl", "", "calibration"),
+        ("calibration: reference:text/calibration.jsonl", "calibration: 3", "calibration"),
         ("rungs:\n", "rings: 3\nrungs:\n", "rings"),
         ("items: 0.5, tokens: 0.5", "items: 0.05, tokens: 0.5", "rungs must rise"),
         ("items: 1.0, tokens: 1.0", "items: 0.9, tokens: 1.0", "last rung"),
         ("{step: drop_layers, count: 2}", "{step: drop_layers, count: 7}", "outside the space"),
-        ("  - [{step: quantize, scheme: W8A8}]\n", "  - {step: quantize}\n", "a seed is a list of steps"),
+        ("  - [{step: quantize, scheme: W8A8}]\n", "  - {step: quantize}\n", "seeds.0: a recipe is a list of steps"),
         ("steps:\n", "steps: [\n", "not YAML"),
     ],
 )
@@ -114,3 +115,41 @@ def test_the_space_that_the_readme_shows_is_valid(tmp_path):
     shown = text.split("```yaml\nsteps:")[1].split("```")[0]
     (tmp_path / "space.yaml").write_text("steps:" + shown)
     assert len(load_space(str(tmp_path / "space.yaml")).steps) == 4
+
+
+LANES = """
+lanes:
+  - [{step: quantize, scheme: W8A8}]
+  - [{step: drop_layers, count: 1}, {step: finetune, tokens: 1000, data: rows.jsonl}]
+evaluation:
+  benchmarks: {kmmlu_pro: reference:items/kmmlu_pro.jsonl}
+"""
+
+
+def test_lanes_are_all_there_is_and_are_tried_in_their_order(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(LANES)
+    space = load_space(str(path))
+    assert space.calibration == "self"
+    lanes = list(recipes_of(space))
+    assert [str(lane) for lane in lanes] == [
+        "quantize(W8A8)", f"drop_layers(1) → finetune(1000, {tmp_path / 'rows.jsonl'})"
+    ]  # fmt: skip
+    assert space.seed_recipes() == lanes
+    sampler = RecipeSampler(space)
+    assert [sampler.propose() for _ in range(3)] == [*lanes, None]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("evaluation:", "steps: [{step: quantize, scheme: W8A8}]\nevaluation:", "give one of the two"),
+        ("evaluation:", "seeds: [[{step: quantize, scheme: W8A8}]]\nevaluation:", "nothing to seed"),
+        ("{step: quantize, scheme: W8A8}", "{step: quantise}", "lanes.0: step 'quantise' is unknown"),
+    ],
+)
+def test_lanes_that_cannot_be_are_named(tmp_path, old, new, said):
+    path = tmp_path / "space.yaml"
+    path.write_text(LANES.replace(old, new))
+    with pytest.raises(BadInput, match=said):
+        load_space(str(path))

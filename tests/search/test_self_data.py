@@ -1,0 +1,24 @@
+"""The base writes its own calibration data, through the real engine, once."""
+
+from compressors.store import Store
+from evaluation.reference import MODEL
+from search.self_data import opening_of, self_written
+
+
+def test_the_opening_is_the_template_up_to_the_users_first_word():
+    assert opening_of(MODEL).endswith("[|user|]\n")
+
+
+def test_it_is_written_once(engine, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    first = self_written(engine, MODEL, "tiny", 16, store)
+    assert 8 <= len(first.rows) <= 16
+    assert all([turn["role"] for turn in row] == ["user", "assistant"] for row in first.rows)
+    assert all(turn["content"] for row in first.rows for turn in row)
+    assert len({row[0]["content"] for row in first.rows}) == len(first.rows)
+    monkeypatch.setattr(engine, "load", lambda folder: pytest_fails())
+    assert self_written(engine, MODEL, "tiny", 16, store) == first
+
+
+def pytest_fails():
+    raise AssertionError("what is in the store is not written again")
