@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COLUMN = "conversations"
+HUB = "hub:"  # prefix of a data set's id on the hub, such as hub:LGAI-EXAONE/MANTA-1M
+HUB_ROWS = 5_000  # rows taken of a data set from the hub, its first
 SENTINEL = "\ue000"  # a private-use character that no text holds
 
 Row = tuple[dict[str, str], ...]
@@ -42,6 +44,25 @@ def read_conversations(path: Path, limit: int | None = None) -> Conversations:
     if not rows:
         raise ValueError(f"{path} has no rows")
     return conversations(rows)
+
+
+def load_conversations(source: str) -> Conversations:
+    """From a file, or the first rows of a hub data set's train split (`hub:OWNER/NAME`, read as it streams).
+
+    Raises `ValueError` as `read_conversations`, and when the hub does not give the data set.
+    """
+    if not source.startswith(HUB):
+        return read_conversations(Path(source))
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    name = source.removeprefix(HUB)
+    try:
+        records = list(load_dataset(name, split="train", streaming=True).take(HUB_ROWS))
+    except (OSError, ValueError, DatasetNotFoundError) as fault:
+        reason = " ".join(str(fault).split())[:200]
+        raise ValueError(f"the hub does not give {name} ({reason}); download it elsewhere and name its file") from fault
+    return conversations([_row(record, Path(name), number) for number, record in enumerate(records)])
 
 
 def conversations(rows: Iterable[Sequence[Mapping[str, str]]]) -> Conversations:

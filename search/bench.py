@@ -12,7 +12,7 @@ from typing import Any
 from cluster.resources import find_device
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
-from compressors.data import read_conversations
+from compressors.data import load_conversations
 from compressors.files import model_files
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
@@ -71,7 +71,7 @@ class Bench:
             if spec.calibration == SELF:
                 self._data = self_written(self.engine, self.job.base, self.job.base_key, spec.self_rows, self.store)
             else:
-                self._data = read_conversations(Path(spec.calibration))
+                self._data = load_conversations(spec.calibration)
         return self._data
 
     def check(self, recipe: Recipe) -> None:

@@ -88,7 +88,9 @@ class Space(BaseModel):
     seeds: tuple[tuple[dict[str, Any], ...], ...] = Field((), description="recipes tried first, in this order")
     evaluation: SuiteSpec
     calibration: str = Field(
-        SELF, description="chat rows for calibration and recovery (column conversations); self: the base writes them"
+        SELF,
+        description="chat rows for calibration and recovery (column conversations): a file, hub:OWNER/NAME, or self: "
+        "the base writes them",
     )
     self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
     rungs: tuple[Rung, ...] = DEFAULT_RUNGS

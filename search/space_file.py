@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from compressors.data import HUB
 from search.errors import BadInput, first_error
 from search.space import SELF, Space
 
@@ -46,7 +47,8 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths relative to the YAML file, or inside the reference data, made absolute."""
     content = dict(content)
     content |= {name: _resolve_data(content[name], folder) for name in ("steps", "seeds", "lanes") if name in content}
-    if isinstance(content.get("calibration"), str) and content["calibration"] != SELF:
+    given = content.get("calibration")
+    if isinstance(given, str) and given != SELF and not given.startswith(HUB):
         content["calibration"] = resolve_path(content["calibration"], folder)
     if isinstance(content.get("evaluation"), dict):
         evaluation = dict(content["evaluation"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.resources import find_device
 from compressors.artifact import base_artifact
-from compressors.data import read_conversations
+from compressors.data import load_conversations
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from evaluation.benchmarks.base import BadData
@@ -87,7 +87,7 @@ def check_inputs(spec: Space, folder: Path) -> None:
     try:
         _check_lengths(Suite(spec.evaluation, [rung.items for rung in spec.rungs]), spec, folder)
         if spec.calibration != SELF:
-            read_conversations(Path(spec.calibration))
+            load_conversations(spec.calibration)
         check_recipe([], read_shape(folder), traits(find_device()))
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault

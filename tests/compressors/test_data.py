@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compressors.data import conversations, read_conversations, tokenize
+from compressors.data import conversations, load_conversations, read_conversations, tokenize
 
 ROWS = [
     [{"role": "user", "content": "old boats"}, {"role": "assistant", "content": "seven lamps"}],
@@ -99,3 +99,21 @@ def test_exaone_template_if_at_hand() -> None:
         pytest.skip("../shared/data/exaone-4.0-1.2b is not at hand")
     row = [*ROWS[1], {"role": "user", "content": "more"}, {"role": "assistant", "content": "그렇다"}]
     assert marked(folder, row) == "문이 열린다[|endofturn|]그렇다[|endofturn|]"
+
+
+def test_a_hub_data_set_is_read_through_datasets(tmp_path: Path) -> None:
+    """A folder of Parquet files is to `datasets` what a repository on the hub is."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    turns = [{"content": "old boats", "role": "user"}, {"content": "red fox", "role": "assistant"}]
+    (tmp_path / "data").mkdir()
+    parquet.write_table(pa.table({"conversations": [turns] * 3}), tmp_path / "data" / "train-00000-of-00001.parquet")
+    loaded = load_conversations(f"hub:{tmp_path}")
+    assert loaded == conversations([turns] * 3)
+
+
+def test_a_data_set_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="the hub does not give no/such-set"):
+        load_conversations("hub:no/such-set")
