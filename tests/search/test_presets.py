@@ -1,4 +1,4 @@
-"""Every lane of every preset, on the reference model: to a checkpoint that vLLM serves, or refused for a named reason."""
+"""Every lane of every preset, on the reference model: to a checkpoint that vLLM serves, or refused by name."""
 
 import json
 
