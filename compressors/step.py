@@ -127,6 +127,10 @@ class Step(BaseModel):
         """Whether this step, as configured, reads `context.data`, whose fingerprint is then in its key."""
         return self.uses_data
 
+    def reads(self) -> tuple[Path, ...]:
+        """Files besides the input folder that decide the result: their content is in the key, whatever their names."""
+        return ()
+
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         """Read the model folder `source`, write the model folder `target` (exists, empty)."""
         from compressors import checkpoint

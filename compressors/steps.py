@@ -12,9 +12,10 @@ from compressors.depth import DropLayers
 from compressors.quantize import Quantize
 from compressors.recover import Distill
 from compressors.step import Step
+from compressors.vocabulary import TrimVocab
 from compressors.width import PruneFFN, PruneHeads, PruneHidden
 
-_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | Distill | Quantize | Context
+_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | TrimVocab | Distill | Quantize | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]
