@@ -42,6 +42,7 @@ class ModelShape(BaseModel):
     max_positions: int
     quantized: str | None = None  # the scheme, once a quantize step has run
     sparse: str | None = None  # "unstructured" or "2:4", once a sparsify step has run
+    trimmed: bool = False  # whether a trim_vocab step has run: ids in later steps' fields are the base's still
     damaged: bool = False  # whether a step has taken something away that training could win back
 
 

@@ -9,13 +9,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from compressors.context import Context
 from compressors.depth import DropLayers
+from compressors.generation import Generation
 from compressors.quantize import Quantize
 from compressors.recover import Distill
 from compressors.step import Step
 from compressors.vocabulary import TrimVocab
 from compressors.width import PruneFFN, PruneHeads, PruneHidden
 
-_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | TrimVocab | Distill | Quantize | Context
+_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | TrimVocab | Distill | Quantize | Context | Generation
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]

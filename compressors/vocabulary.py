@@ -71,7 +71,7 @@ class TrimVocab(Step):
                 raise Infeasible(f"trim_vocab corpus {file}: no such file")
 
     def reshape(self, shape: ModelShape) -> ModelShape:
-        return shape.model_copy(update={"damaged": shape.damaged or self.mode == "lossy"})
+        return shape.model_copy(update={"trimmed": True, "damaged": shape.damaged or self.mode == "lossy"})
 
     def reads(self) -> tuple[Path, ...]:
         return tuple(Path(file) for file in self.corpus)
