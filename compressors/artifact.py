@@ -100,11 +100,15 @@ def file_sha256(path: Path) -> str:
 
 def _ingredients(step: Step, source: str, data: str, seed: int) -> dict[str, Any]:
     reads = step.takes_data()
+    missing = [str(path) for path in step.reads() if not path.is_file()]
+    if missing:
+        raise ValueError(f"{step.step} reads {missing[0]}: no such file")
     return {
         "step": step.model_dump(mode="json"),
         "source": source,
         "data": data if reads else None,
         "seed": seed if reads else None,  # without data there is nothing to draw
+        "files": [file_sha256(path) for path in step.reads()],
         "code": code_hash(step),
         "libraries": libraries(),
     }

@@ -33,6 +33,7 @@ COMPANIONS = (
     "added_tokens.json",
     "chat_template*",
     "generation_config.json",
+    "kept_tokens.json",  # the original ids of a trimmed vocabulary; stays here when a model is handed over
     "*.jinja",
     "LICENSE*",
     "NOTICE*",

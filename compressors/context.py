@@ -19,11 +19,19 @@ class Context(Step):
     """Set `max_position_embeddings`, which bounds what an engine reserves for one sequence.
 
     RoPE stays as it is: llama3 scaling keeps its own `original_max_position_embeddings`.
-    Raises `Infeasible` for more positions than the model has and for fewer than 128.
+
+    A harness that asks for answers of `max_gen_toks` tokens (lm-eval with vLLM) leaves prompts the rest of the window
+    and cuts off their beginnings. With exactly `max_gen_toks` positions the rest is 0, which Python's `[-0:]` takes
+    for everything, so nothing is cut; with twice as many a prompt has as much room as an answer.
+    Raises `Infeasible` for more positions than the model has, for fewer than 128, and with `max_gen_toks` given
+    for all values but those two kinds.
     """
 
     step: Literal["context"] = "context"
     max_position_embeddings: PositiveInt = Field(description="tokens of prompt and answer together, at most")
+    max_gen_toks: PositiveInt | None = Field(
+        None, description="answer tokens that a harness asks for: windows that make it cut prompts are then refused"
+    )
 
     changes_weights: ClassVar[bool] = False
 
@@ -38,12 +46,7 @@ class Context(Step):
 
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         self._refuse(config["max_position_embeddings"])
-        for path in sorted(source.rglob("*")):
-            relative = path.relative_to(source)
-            if path.is_dir() or relative.parts[0] in checkpoint.PRIVATE or relative.parts[0] == "config.json":
-                continue
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(path, target / relative)
+        copy_without("config.json", source, target)
         for rope in (config.get("rope_parameters"), config.get("rope_scaling")):
             if rope and rope.get("rope_type") in ("llama3", "yarn", "longrope"):
                 # transformers would fill a missing original length from the number that shrinks here
@@ -57,6 +60,25 @@ class Context(Step):
             raise Infeasible(f"context max_position_embeddings {wanted} is more than the model's {available}")
         if wanted < FEWEST_POSITIONS:
             raise Infeasible(f"context max_position_embeddings {wanted} is less than {FEWEST_POSITIONS}")
+        answer = self.max_gen_toks
+        if answer is not None and wanted != answer and wanted < 2 * answer:
+            room = f"prompts are cut to {wanted - answer} tokens" if wanted > answer else "no prompt is left whole"
+            raise Infeasible(
+                f"context max_position_embeddings {wanted}: with max_gen_toks {answer} {room}; "
+                f"{answer} and {2 * answer} or more are safe"
+            )
+
+
+def copy_without(name: str, source: Path, target: Path) -> None:
+    """Everything in the model folder `source` but the file `name` and what is private appears in `target`."""
+    from compressors.checkpoint import PRIVATE
+
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if path.is_dir() or relative.parts[0] in (*PRIVATE, name):
+            continue
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(path, target / relative)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

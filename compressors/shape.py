@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step
+from compressors.tokens import KEPT
 
 ARCHITECTURES = ("Exaone4ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
@@ -50,6 +51,7 @@ def read_shape(folder: Path) -> ModelShape:
             tied=config.get("tie_word_embeddings", False),
             max_positions=config["max_position_embeddings"],
             quantized=_quantized(config),
+            trimmed=(folder / KEPT).is_file(),
         )
     except KeyError as missing:
         raise ValueError(f"{path} does not state {missing}") from None

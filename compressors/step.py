@@ -42,6 +42,7 @@ class ModelShape(BaseModel):
     max_positions: int
     quantized: str | None = None  # the scheme, once a quantize step has run
     sparse: str | None = None  # "unstructured" or "2:4", once a sparsify step has run
+    trimmed: bool = False  # whether a trim_vocab step has run: ids in later steps' fields are the base's still
     damaged: bool = False  # whether a step has taken something away that training could win back
 
 
@@ -131,6 +132,10 @@ class Step(BaseModel):
     def own_data(self) -> str | None:
         """A file of conversations that this step reads in place of the run's."""
         return None
+
+    def reads(self) -> tuple[Path, ...]:
+        """Files besides the input folder that decide the result: their content is in the key, whatever their names."""
+        return ()
 
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         """Read the model folder `source`, write the model folder `target` (exists, empty)."""

@@ -11,12 +11,26 @@ from compressors.context import Context
 from compressors.depth import DropLayers
 from compressors.distill import Distill
 from compressors.finetune import Finetune
+from compressors.generation import Generation
 from compressors.quantize import Quantize
 from compressors.sparsify import Sparsify
 from compressors.step import Step
+from compressors.vocabulary import TrimVocab
 from compressors.width import PruneFFN, PruneHeads, PruneHidden
 
-_Any = DropLayers | PruneFFN | PruneHeads | PruneHidden | Sparsify | Distill | Finetune | Quantize | Context
+_Any = (
+    DropLayers
+    | PruneFFN
+    | PruneHeads
+    | PruneHidden
+    | TrimVocab
+    | Sparsify
+    | Distill
+    | Finetune
+    | Quantize
+    | Context
+    | Generation
+)
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]

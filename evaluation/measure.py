@@ -18,6 +18,7 @@ from evaluation.benchmarks.base import Decoding
 from evaluation.benchmarks.heldout import TextFigures, compare, likelihood_kept, perplexity
 from evaluation.engine import Engine, EngineFault, ScoredText
 from evaluation.suite import Slice, Suite
+from evaluation.trimmed import in_original_ids, kept_tokens, recut
 
 TOP = 32  # likeliest tokens kept per position of held-out text
 
@@ -237,6 +238,8 @@ class Measurer:
             mine = self._scored(number, texts, subject)
             theirs = self._scored(number, texts, self.base)
             for one, other in zip(mine, theirs, strict=True):
+                if kept_tokens(subject.folder) is not None:
+                    one = recut(one, other)
                 figures.append(compare(one, other))
                 kept.append(likelihood_kept(figures[-1], compare(other, other)))
         positions = sum(figure.positions for figure in figures)
@@ -271,7 +274,9 @@ class Measurer:
                 raise EngineFault("the model gives log-probabilities that are not numbers on held-out text")
             record = {"texts": [one.model_dump() for one in scored]}
             self.store.put(identity, record)
-        return [ScoredText.model_validate(one) for one in record["texts"]]
+        found = [ScoredText.model_validate(one) for one in record["texts"]]
+        kept = kept_tokens(subject.folder)
+        return found if kept is None else [in_original_ids(one, kept) for one in found]
 
     def _engine_of(self, subject: Subject) -> Engine:
         return self.base_engine if subject == self.base else self.engine

@@ -9,7 +9,8 @@ import pytest
 
 from compressors.build import build
 from compressors.context import Context
-from compressors.step import Conversations, Infeasible
+from compressors.shape import check_recipe
+from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape
 from compressors.steps import parse_step
 from compressors.store import Store
 
@@ -49,3 +50,38 @@ def test_refusals_are_remembered(base: Path, tmp_path: Path, data: Conversations
             build([Context(max_position_embeddings=positions)], base, store, data)
     assert len(list((tmp_path / "infeasible").iterdir())) == 1
     assert not list((tmp_path / "artifacts").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("positions", "reason"),
+    [
+        (16384, None),
+        (32768, None),
+        (65536, None),
+        (20000, "with max_gen_toks 16384 prompts are cut to 3616 tokens; 16384 and 32768 or more are safe"),
+        (32767, "prompts are cut to 16383 tokens"),
+        (8192, "no prompt is left whole"),
+    ],
+)
+def test_a_window_that_makes_the_harness_cut_prompts_is_refused(
+    positions: int, reason: str | None, engine: EngineTraits
+) -> None:
+    shape = ModelShape(
+        architecture="Exaone4ForCausalLM",
+        layers=30,
+        hidden=2048,
+        ffn=4096,
+        heads=32,
+        kv_heads=8,
+        head_dim=64,
+        vocab=102400,
+        tied=True,
+        max_positions=65536,
+    )
+    check_recipe([Context(max_position_embeddings=positions)], shape, engine)  # nobody has said what is asked for
+    step = Context(max_position_embeddings=positions, max_gen_toks=16384)
+    if reason is None:
+        check_recipe([step], shape, engine)
+    else:
+        with pytest.raises(Infeasible, match=reason):
+            check_recipe([step], shape, engine)

@@ -1,0 +1,59 @@
+"""Predictions of trimmed models: the same figures as of the whole model when ids alone differ, fair ones otherwise."""
+
+import json
+
+import pytest
+import torch
+
+from evaluation.benchmarks.heldout import compare
+from evaluation.engine import ScoredText
+from evaluation.trimmed import in_original_ids, kept_tokens, recut
+from tests.evaluation.test_heldout import scored
+
+
+def text(tokens, actual, tops):
+    return ScoredText(
+        tokens=tokens, actual=actual, top_ids=[[top] for top in tops], top_logprobs=[[-0.1]] * len(actual)
+    )
+
+
+def test_ids_alone_make_no_difference(tmp_path):
+    torch.manual_seed(0)
+    kept = [0, 3, 4, 7, 9]
+    base = torch.randn(6, 10)
+    base[:, [1, 2, 5, 6, 8]] = -1e4  # so the trimmed model says the same, with five tokens
+    tokens = [3, 9, 0, 4, 4, 7, 3]
+    whole = scored(base, tokens, 5)
+    trimmed = scored(base[:, kept], [kept.index(token) for token in tokens], 5)
+    (tmp_path / "kept_tokens.json").write_text(json.dumps(kept))
+    found = kept_tokens(tmp_path)
+    assert found == kept
+    figures = compare(recut(in_original_ids(trimmed, found), whole), whole)
+    assert figures.agreement == 1.0
+    assert figures.kl == pytest.approx(0.0, abs=1e-6)
+    assert figures.nll == pytest.approx(compare(whole, whole).nll)
+    assert kept_tokens(tmp_path / "elsewhere") is None
+
+
+def test_a_token_that_is_gone_is_cut_finer_and_the_rest_compared():
+    # the base reads 1 2 3 4; the model has no 2 and reads 1 [8 9] 3 4
+    base = text([1, 2, 3, 4], [-1.0, -2.0, -3.0], [2, 3, 4])
+    model = text([1, 8, 9, 3, 4], [-0.5, -0.25, -2.5, -3.0], [8, 9, 7, 4])
+    told = recut(model, base)
+    assert told.tokens == base.tokens
+    # after 1 it says 8, not 2; behind 9 it has read what the base has read behind 2
+    assert [row[0] for row in told.top_ids] == [8, 7, 4]
+    assert told.actual == [-0.75, -2.5, -3.0]
+    figures = compare(told, base)
+    assert figures.agreement == pytest.approx(1 / 3)
+    assert figures.nll == pytest.approx((0.5 + 0.25 + 2.5 + 3.0) / 3)
+    assert figures.kl >= 0
+
+
+def test_what_the_limit_cut_off_is_charged_at_the_mean():
+    base = text([1, 2, 5, 3, 4], [-1.0, -2.0, -3.0, -1.0], [2, 5, 3, 4])
+    model = text([1, 8, 9, 7, 3], [-1.0, -1.0, -2.0, -4.0], [8, 9, 7, 3])  # 8 9 7 is what 2 5 was
+    told = recut(model, base)
+    assert [row[0] for row in told.top_ids] == [8, -1, 3, -1]
+    assert told.actual == pytest.approx([-2.0, -2.0, -4.0, -2.0])
+    assert recut(base, base) == base
