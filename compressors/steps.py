@@ -9,12 +9,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from compressors.context import Context
 from compressors.depth import DropLayers
+from compressors.nf4 import Nf4
 from compressors.quantize import Quantize
 from compressors.recover import Distill
 from compressors.sparsify import Sparsify
 from compressors.step import Step
 
-_Any = DropLayers | Sparsify | Distill | Quantize | Context
+_Any = DropLayers | Sparsify | Distill | Quantize | Nf4 | Context
 
 STEPS: tuple[type[Step], ...] = get_args(_Any)
 AnyStep = Annotated[_Any, Field(discriminator="step")]
