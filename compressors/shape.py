@@ -16,7 +16,7 @@ ARCHITECTURES = ("Exaone4ForCausalLM", "LlamaForCausalLM", "Qwen2ForCausalLM", "
 HEAD_DIM_IMPLIED = ("Qwen2ForCausalLM",)
 
 # compressed-tensors' names of storage formats, and the scheme each stands for among those made here
-FORMATS = {"int-quantized": "W8A8", "pack-quantized": "W4A16", "float-quantized": "FP8_DYNAMIC"}
+FORMATS = {"int-quantized": "W8A8", "pack-quantized": "W4A16", "float-quantized": "FP8_DYNAMIC", "bitsandbytes": "NF4"}
 
 
 def read_shape(folder: Path) -> ModelShape:

@@ -12,6 +12,7 @@ from compressors.depth import DropLayers
 from compressors.distill import Distill
 from compressors.finetune import Finetune
 from compressors.generation import Generation
+from compressors.nf4 import Nf4
 from compressors.quantize import Quantize
 from compressors.sparsify import Sparsify
 from compressors.step import Step
@@ -28,6 +29,7 @@ _Any = (
     | Distill
     | Finetune
     | Quantize
+    | Nf4
     | Context
     | Generation
 )

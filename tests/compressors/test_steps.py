@@ -14,7 +14,9 @@ def test_every_step_parses_back_from_its_own_dump() -> None:
     for fields in (
         {"step": "drop_layers", "count": 2},
         {"step": "distill", "tokens": 1000},
+        {"step": "sparsify", "method": "wanda"},
         {"step": "quantize", "scheme": "W8A8"},
+        {"step": "nf4"},
         {"step": "context", "max_position_embeddings": 4096},
     ):
         step = parse_step(fields)
