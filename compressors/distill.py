@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -40,16 +41,19 @@ class Distill(Recovery):
         if not (shape.damaged or shape.quantized or self.fake_quant):
             raise Infeasible("distill has nothing to win back: no step before it has changed the base, its own teacher")
 
-    def objective(self, base: PreTrainedModel, context: StepContext) -> Objective:
+    def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
         from compressors.artifact import base_artifact
         from compressors.objective import Match
         from compressors.teacher import LiveTeacher, StoredTeacher, cache_name
+        from compressors.tokens import kept_tokens
 
         if self.top is None:
             return Match(LiveTeacher(base), self.loss, self.hidden)
         if context.cache is None:
             raise StepFault("distill top needs a store to keep the teacher's predictions in")
-        name = cache_name([base_artifact(context.base).key, base.config.vocab_size, self.top])
+        # the vocabulary's size and ids, where one was trimmed, change what samples and predictions mean
+        kept = kept_tokens(source)
+        name = cache_name([base_artifact(context.base).key, kept, self.top])
         return Match(StoredTeacher(base, context.cache / "teacher" / name, self.top), self.loss)
 
     def rank_of(self, reading: Reading, before: Reading) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, NonNegativeFloat
@@ -27,7 +28,7 @@ class Finetune(Recovery):
     step: Literal["finetune"] = "finetune"
     harm: NonNegativeFloat = Field(0.05, description="nats by which held-out KL to the base may rise")
 
-    def objective(self, base: PreTrainedModel, context: StepContext) -> Objective:
+    def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
         from compressors.objective import Say
 
         return Say()

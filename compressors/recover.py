@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAY_EVERY = 10.0  # seconds between two lines of progress
 CODE = tuple(f"compressors.{name}" for name in
              ("data", "batches", "training", "recover", "objective", "divergence", "teacher", "trainable", "fake_quant",
-              "harm", "adam"))  # fmt: skip
+              "harm", "adam", "vocabulary", "tokens"))  # fmt: skip
 
 
 class Recovery(Step):
@@ -89,7 +89,7 @@ class Recovery(Step):
     def own_data(self) -> str | None:
         return self.data
 
-    def objective(self, base: PreTrainedModel, context: StepContext) -> Objective:
+    def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
         """What is made smaller."""
         raise NotImplementedError
 
@@ -120,7 +120,7 @@ class Recovery(Step):
                 trainer.load(context.continue_from)
             else:
                 trainer.before = watch.read(student)
-            objective = self.objective(base, context)
+            objective = self.objective(base, source, context)
             try:
                 self._train(trainer, objective, stream, watch, context)
             finally:
@@ -194,8 +194,13 @@ class Recovery(Step):
 def load_base(source: Path, context: StepContext) -> PreTrainedModel:
     """The base model, in the vocabulary of the model in `source`, without gradients."""
     from compressors import checkpoint
+    from compressors.tokens import kept_tokens
+    from compressors.vocabulary import trim_rows
 
     base, _ = checkpoint.load(context.base, context.device)
+    kept = kept_tokens(source)
+    if kept is not None:
+        base = trim_rows(base, kept)
     base.requires_grad_(False)
     if context.device == "cpu":
         base.float()  # bf16 would save a tenth of the time with AMX, and cost far more without

@@ -8,12 +8,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from evaluation.serves import FEATURES, TABLE
 from pydantic_core import PydanticUndefined
 
 from compressors.shape import check_recipe
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step
 from compressors.steps import STEPS, parse_step
+from evaluation.serves import FEATURES, TABLE
 
 EXAONE = ModelShape(
     architecture="Exaone4ForCausalLM", layers=30, hidden=2048, ffn=4096, heads=32, kv_heads=8, head_dim=64,
@@ -38,7 +38,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "quantize": {"scheme": "W8A8"},
     "nf4": {},
     "context": {"max_position_embeddings": 16384},
-    "generation": {"stop_ids": [361]},
+    "generation": {"stop": [361]},
 }
 NEW_STEP = '''"""Weight noise: every linear weight moves a little. Knows nothing of data or engines."""
 

@@ -276,3 +276,18 @@ def test_fields_that_do_not_go_together_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             parse_step(fields)
+
+
+@pytest.mark.parametrize("top", [None, 128])
+def test_a_trimmed_model_learns_from_a_base_trimmed_alike(
+    base: Path, tmp_path: Path, data: Conversations, top: Any
+) -> None:
+    from compressors.vocabulary import TrimVocab
+
+    steps = [DROP, TrimVocab(mode="exact"), Distill(tokens=2_000, top=top, **SMALL)]
+    artifact = build(steps, base, Store(tmp_path), data).artifact
+    assert artifact.provenance is not None
+    notes = artifact.provenance.notes
+    assert notes["kept"] == "trained"
+    assert notes["before"]["kl"] < 5.0  # ids of two vocabularies would be worlds apart
+    assert notes["after"]["kl"] < notes["before"]["kl"]
