@@ -8,10 +8,14 @@ BIN    := $(VENV)/bin
 DEVICE := $(shell if [ -e /dev/nvidia0 ] || [ -d /proc/driver/nvidia/gpus ]; then echo gpu; else echo cpu; fi)
 LOCK   := cluster/environments/$(DEVICE).txt
 READY  := $(VENV)/.ready-$(DEVICE)
+CONTEST := .venv-contest
 
 export UV_NO_PROGRESS := 1
 
-.PHONY: setup libnuma demo test lint lock docs smollm2 generic clean help
+# The contest's CPU build of vLLM 0.14.1 runs on these processors only; elsewhere its tests are skipped by name.
+BF16   := $(shell grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null && echo yes)
+
+.PHONY: setup contest libnuma demo test lint lock docs smollm2 generic clean help
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,6 +32,13 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || $(MAKE) --no-print-directory libnuma
 	@touch $@
 
+contest: $(if $(BF16),$(CONTEST)/.ready) ## the contest's vLLM 0.14.1 and transformers 4.57.3, in an environment of their own
+
+$(CONTEST)/.ready: cluster/environments/contest.txt | setup
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CONTEST)
+	$(BIN)/uv pip sync --quiet --python $(CONTEST)/bin/python $<
+	@touch $@
+
 libnuma: # the one system library that vLLM's CPU build needs and a bare machine may lack
 	@test "$$(id -u)" = 0 || { echo "vLLM needs libnuma: sudo apt-get install libnuma1"; exit 1; }
 	apt-get update -qq && apt-get install -y -qq libnuma1
@@ -36,7 +47,7 @@ demo: setup ## a whole search on the reference model, to a verified submit.zip i
 	rm -rf runs/demo
 	$(BIN)/squeeze search demo --base tiny --out runs/demo
 
-test: setup ## all tests; needs no network and no GPU
+test: setup contest ## all tests; needs no GPU, and no network once both environments are installed
 	$(BIN)/python -m pytest
 
 lint: setup ## style and types
@@ -58,4 +69,4 @@ docs: setup ## write docs/steps.md from the code
 	$(BIN)/python -m search.steps_page > docs/steps.md
 
 clean: ## runs, caches and the environment
-	rm -rf runs .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs .venv $(CONTEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,3 +8,6 @@ for device in cpu gpu; do
         --overrides cluster/environments/overrides.txt --generate-hashes --no-header --no-annotate \
         --quiet --output-file "cluster/environments/$device.txt"
 done
+"$uv" pip compile cluster/environments/contest.in --universal --python-version 3.11 \
+    --overrides cluster/environments/contest-overrides.txt --generate-hashes --no-header --no-annotate \
+    --quiet --output-file cluster/environments/contest.txt

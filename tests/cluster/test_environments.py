@@ -14,7 +14,7 @@ def pins(lock):
     return dict(re.findall(r"^([a-z0-9.\-]+)(?:\[[^\]]*\])?==([^\s\\;]+)", lock.read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "uv"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "contest", "uv"])
 def test_every_package_is_hashed_and_no_index_is_named(name):
     text = (LOCKS / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=[a-z0-9])", text.strip())
@@ -33,6 +33,17 @@ def test_the_lock_holds_what_the_project_asks_for(name):
         assert package in locked, requirement
         if "==" in requirement:
             assert locked[package] == requirement.split("==")[1]
+
+
+def test_the_contest_lock_holds_what_was_asked_for():
+    """contest.in is written by hand; what it pins is what the contest's server said it runs, but for ray."""
+    locked = pins(LOCKS / "contest.txt")
+    wanted = pins(LOCKS / "contest.in")
+    assert {package: locked[package] for package in wanted} == wanted
+    assert (locked["transformers"], locked["compressed-tensors"]) == ("4.57.3", "0.13.0")
+    assert locked["ray"] == pins(LOCKS / "cpu.txt")["ray"]
+    overrides = pins(LOCKS / "contest-overrides.txt")
+    assert {package: locked[package] for package in overrides} == overrides
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
