@@ -51,8 +51,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     if whole.is_file():
         content = _read(whole)
         model = content["model"]
-        if model.get("type", "BPE") != "BPE" or model.get("continuing_subword_prefix"):
-            raise Infeasible(f"trim_vocab works on BPE tokenizers; this one is {model.get('type')}")
+        if model.get("type", "BPE") != "BPE":
+            raise Infeasible(f"trim_vocab works on BPE tokenizers; this one is {model['type']}")
+        if model.get("continuing_subword_prefix"):
+            raise Infeasible("trim_vocab does not work on tokenizers with a continuing_subword_prefix")
         ids, merges = dict(model["vocab"]), [_pair(merge) for merge in model["merges"]]
         added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
         if model.get("unk_token") in ids:
@@ -177,6 +179,18 @@ def kept_tokens(folder: Path) -> list[int] | None:
     """The original ids of the tokens of a trimmed model, in the order of its own; None for one never trimmed."""
     path = folder / KEPT
     return [int(number) for number in _read(path)] if path.is_file() else None
+
+
+def rows_in(base: Path, folder: Path) -> list[int] | None:
+    """Rows of the embedding of `base` that belong to the tokens of `folder`, made from it; None if these are all.
+
+    Right for a base that was itself trimmed before.
+    """
+    kept, before = kept_tokens(folder), kept_tokens(base)
+    if kept is None or kept == before:
+        return None
+    places = {original: row for row, original in enumerate(before)} if before is not None else None
+    return kept if places is None else [places[original] for original in kept]
 
 
 def write_kept(source: Path, target: Path, kept: list[int]) -> None:

@@ -13,6 +13,14 @@ from compressors.steps import STEPS, parse_step, step_names
 def test_every_step_parses_back_from_its_own_dump() -> None:
     for fields in (
         {"step": "drop_layers", "count": 2},
+        {"step": "drop_layers", "by": "explicit", "layers": [2, 1]},
+        {"step": "drop_layers", "by": "evolutionary_kl", "count": 2, "generations": 3},
+        {"step": "prune_ffn", "width": 1024},
+        {"step": "prune_heads", "kv_heads": 4},
+        {"step": "prune_hidden", "hidden": 1024},
+        {"step": "trim_vocab"},
+        {"step": "trim_vocab", "mode": "lossy", "keep": 1000},
+        {"step": "generation", "stop": [3, "[|user|]"]},
         {"step": "distill", "tokens": 1000},
         {"step": "sparsify", "method": "wanda"},
         {"step": "quantize", "scheme": "W8A8"},

@@ -21,7 +21,7 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, Infeasible, StepContext
 from compressors.steps import parse_step
 from compressors.store import Store
-from compressors.tokens import Vocabulary, choose, kept_tokens, read_vocabulary, remap_ids, trim_files
+from compressors.tokens import Vocabulary, choose, kept_tokens, read_vocabulary, remap_ids, rows_in, trim_files
 from compressors.vocabulary import TrimVocab, load_tokenizer, refuse_difference, trim_rows
 
 KINDS = ["exaone4", "llama", "qwen2", "qwen3"]
@@ -169,7 +169,11 @@ def test_a_second_trim_counts_in_the_first_ids_and_travels_on(spoken: dict[str, 
     assert whole.convert_ids_to_tokens([kept[number] for number in after(text)["input_ids"]]) == names
     assert len(names) > len(whole(text)["input_ids"])  # lossy: cut finer
     assert "kept_tokens.json" not in [path.name for path in model_files(folder)]
-    # what a teacher needs: the base's own rows for the student's ids
+    # what a teacher needs: the base's own rows for the student's ids, whether or not the base was trimmed itself
+    base = spoken["exaone4"]
+    assert (rows_in(base, once), rows_in(base, folder), rows_in(once, once)) == (first, kept, None)
+    assert [first[row] for row in rows_in(once, folder) or ()] == kept
+    assert rows_in(base, base) is None
     teacher, _ = checkpoint.load(spoken["exaone4"], "cpu")
     trim_rows(teacher, first)
     assert teacher.model.embed_tokens.weight.equal(again.model.embed_tokens.weight)

@@ -5,8 +5,16 @@ import json
 import pytest
 import torch
 
+from compressors.build import build
+from compressors.data import read_conversations
+from compressors.store import Store
+from compressors.vocabulary import TrimVocab
+from evaluation.answers import AnswerStore
 from evaluation.benchmarks.heldout import compare
 from evaluation.engine import ScoredText
+from evaluation.measure import Measurer, Subject
+from evaluation.reference import CALIBRATION, HELDOUT, MODEL
+from evaluation.suite import Suite, SuiteSpec
 from evaluation.trimmed import in_original_ids, kept_tokens, recut
 from tests.evaluation.test_heldout import scored
 
@@ -57,3 +65,21 @@ def test_what_the_limit_cut_off_is_charged_at_the_mean():
     assert [row[0] for row in told.top_ids] == [8, -1, 3, -1]
     assert told.actual == pytest.approx([-2.0, -2.0, -4.0, -2.0])
     assert recut(base, base) == base
+
+
+def test_a_trimmed_model_is_measured_beside_its_base(engine, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Say hello."}\n')
+    texts = {"prompts": str(prompts), "heldout": str(HELDOUT), "heldout_tokens": 64}
+    suite = Suite(SuiteSpec.model_validate(texts), (1.0,))
+    step = TrimVocab(corpus=(str(HELDOUT),))
+    data = read_conversations(CALIBRATION, limit=20)
+    folder = build([step], MODEL, Store(tmp_path / "store"), data).artifact.folder
+    kept = kept_tokens(folder)
+    assert kept != list(range(len(kept)))
+    base, candidate = Subject(key="tiny", folder=MODEL), Subject(key="trimmed", folder=folder)
+    measured = Measurer(engine, engine, base, suite, AnswerStore(tmp_path / "answers"), 1).measure(candidate, 0)
+    # every held-out text is tokenized as before: only what was likely among the tokens gone is shared out anew
+    assert measured.benchmarks["agreement"].value > 0.97
+    assert measured.benchmarks["agreement"].details["kl"] < 0.01
+    assert measured.benchmarks["perplexity"].value > 0.99
