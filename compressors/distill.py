@@ -45,15 +45,15 @@ class Distill(Recovery):
         from compressors.artifact import base_artifact
         from compressors.objective import Match
         from compressors.teacher import LiveTeacher, StoredTeacher, cache_name
-        from compressors.tokens import kept_tokens
+        from compressors.tokens import rows_in
 
         if self.top is None:
             return Match(LiveTeacher(base), self.loss, self.hidden)
         if context.cache is None:
             raise StepFault("distill top needs a store to keep the teacher's predictions in")
         # the vocabulary's size and ids, where one was trimmed, change what samples and predictions mean
-        kept = kept_tokens(source)
-        name = cache_name([base_artifact(context.base).key, kept, self.top])
+        rows = rows_in(context.base, source)
+        name = cache_name([base_artifact(context.base).key, rows, self.top])
         return Match(StoredTeacher(base, context.cache / "teacher" / name, self.top), self.loss)
 
     def rank_of(self, reading: Reading, before: Reading) -> float:

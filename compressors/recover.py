@@ -121,6 +121,7 @@ class Recovery(Step):
             else:
                 trainer.before = watch.read(student)
             objective = self.objective(base, source, context)
+            del base  # the objective holds it if it still asks it; what the watch needs is kept there
             try:
                 self._train(trainer, objective, stream, watch, context)
             finally:
@@ -194,13 +195,13 @@ class Recovery(Step):
 def load_base(source: Path, context: StepContext) -> PreTrainedModel:
     """The base model, in the vocabulary of the model in `source`, without gradients."""
     from compressors import checkpoint
-    from compressors.tokens import kept_tokens
+    from compressors.tokens import rows_in
     from compressors.vocabulary import trim_rows
 
     base, _ = checkpoint.load(context.base, context.device)
-    kept = kept_tokens(source)
-    if kept is not None:
-        base = trim_rows(base, kept)
+    rows = rows_in(context.base, source)
+    if rows is not None:
+        base = trim_rows(base, rows)
     base.requires_grad_(False)
     if context.device == "cpu":
         base.float()  # bf16 would save a tenth of the time with AMX, and cost far more without

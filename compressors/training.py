@@ -43,6 +43,10 @@ class Trainer:
             if self.large
             else torch.optim.AdamW(self.weights.values(), lr=lr, betas=BETAS, weight_decay=0.0, fused=True)
         )
+        if sum(weight.numel() for weight in student.parameters()) > LARGE:
+            # activations of one long row alone would take 7 GB at EXAONE-4.0-1.2B's shape
+            student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            student.train()  # without dropout in any of these models, this turns checkpointing on and no more
         home = torch.device("cpu") if self.large else student.device
         self.mean = {n: w.detach().to(home, copy=True) for n, w in self.weights.items()} if average else {}
         self.best: dict[str, torch.Tensor] = {}  # weights in bf16 at the best point seen, in the host's memory

@@ -67,6 +67,7 @@ def main(
     folder: Path,
     rows: Path,
     presets: Annotated[str, typer.Option()] = PRESETS,
+    skip: Annotated[str, typer.Option(help="no recipe whose text holds this")] = "none",
     tokens: Annotated[int, typer.Option()] = 8192,
     cap: Annotated[float, typer.Option(help="GiB of GPU memory")] = 22.4,
     serve: Annotated[bool, typer.Option()] = False,
@@ -85,6 +86,8 @@ def main(
         print("| recipe | stage | seconds | peak GiB | MB | served |\n| --- | --- | --- | --- | --- | --- |")
         with Engine(EngineSettings(device=device, eager=True, max_model_len=2048), Path(scratch) / "log") as engine:
             for name, recipe in recipes(presets, tokens).items():
+                if skip in name:
+                    continue
                 if time.monotonic() - begin > seconds:
                     print(f"| {name} | not begun: {seconds:.0f} s are over | | | | |")
                     continue
