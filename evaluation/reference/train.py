@@ -71,7 +71,7 @@ def config_of(training: Training) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": 1e-5,
         "initializer_range": 0.02,
-        "max_position_embeddings": 4096,
+        "max_position_embeddings": 65536,
         "attention_dropout": 0.0,
         "sliding_window": None,
         "sliding_window_pattern": None,
