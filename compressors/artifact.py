@@ -19,7 +19,11 @@ from compressors.step import Step
 PROVENANCE = "provenance.json"
 LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors")
 TRAINING = "training"  # subfolder of an artifact with what a later, longer one goes on from; never handed over
-EVERY_STEP = ("compressors.step", "compressors.checkpoint")  # code that decides every step's result
+EVERY_STEP = (
+    "compressors.step",
+    "compressors.checkpoint",
+    "compressors.files",
+)  # code that decides every step's result
 KEY_LENGTH = 32  # hexadecimal digits: 128 bits
 
 

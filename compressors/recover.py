@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAY_EVERY = 10.0  # seconds between two lines of progress
 CODE = tuple(f"compressors.{name}" for name in
              ("data", "batches", "training", "recover", "objective", "divergence", "teacher", "trainable", "fake_quant",
-              "harm", "adam", "vocabulary", "tokens"))  # fmt: skip
+              "harm", "adam", "vocabulary", "tokens", "corpus"))  # fmt: skip
 
 
 class Recovery(Step):

