@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAY_EVERY = 10.0  # seconds between two lines of progress
 CODE = tuple(f"compressors.{name}" for name in
              ("data", "batches", "training", "recover", "objective", "divergence", "teacher", "trainable", "fake_quant",
-              "harm", "adam", "vocabulary", "tokens", "corpus"))  # fmt: skip
+              "harm", "adam", "vocabulary", "tokens", "corpus", "quantizers", "schemes"))  # fmt: skip
 
 
 class Recovery(Step):
@@ -77,6 +77,10 @@ class Recovery(Step):
             if shape.quantized is not None:
                 raise Infeasible(f"{self.step} cannot train as if quantized what is quantized ({shape.quantized})")
             engine.require_scheme(self.fake_quant, self.step)
+        if shape.sparse is not None and self.trains == "lora":
+            raise Infeasible(
+                f"{self.step} with lora adapters would fill the zeros of a sparsified model when they merge"
+            )
         if shape.quantized is not None and shape.quantized.upper() == "NF4":
             raise Infeasible(f"{self.step} trains norms beside compressed-tensors weights, not beside NF4")
 

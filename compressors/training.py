@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ class Trainer:
 
     The learning rate at token position t is lr · min(t / warmup, sqrt(warmup / t)): it never depends on how
     far training will go. The average follows the weights over the last `average` share of all tokens so far.
+    Weights that a sparsified model holds at zero stay there.
     """
 
     def __init__(self, student: PreTrainedModel, *, lr: float, warmup_tokens: int, average: float) -> None:
@@ -47,6 +48,7 @@ class Trainer:
             # activations of one long row alone would take 7 GB at EXAONE-4.0-1.2B's shape
             student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             student.train()  # without dropout in any of these models, this turns checkpointing on and no more
+        self.masks = masks_of(student, self.weights)
         home = torch.device("cpu") if self.large else student.device
         self.mean = {n: w.detach().to(home, copy=True) for n, w in self.weights.items()} if average else {}
         self.best: dict[str, torch.Tensor] = {}  # weights in bf16 at the best point seen, in the host's memory
@@ -75,6 +77,9 @@ class Trainer:
                 self.position / self.warmup_tokens, math.sqrt(self.warmup_tokens / self.position)
             )
         self.optimizer.step()
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                self.weights[name].mul_(mask)
         self.steps, self.place, self.unaveraged = self.steps + 1, batch.after, self.unaveraged + batch.tokens
         if self.average and self.steps % AVERAGE_EVERY == 0:
             self._average(self.mean)
@@ -174,6 +179,15 @@ class Trainer:
         with torch.no_grad():
             for name, weight in self.weights.items():
                 mean[name].lerp_(weight.to(mean[name].device), pace)
+
+
+def masks_of(student: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Where the decoder's matrices may be other than zero, of a model that was sparsified; of others nothing."""
+    from compressors.quantizers import SPARSE, zeros
+
+    if zeros(student) < SPARSE:
+        return {}
+    return {name: weight != 0 for name, weight in weights.items() if name.endswith("_proj.weight")}
 
 
 def _reading(fields: dict[str, float] | None) -> Reading | None:

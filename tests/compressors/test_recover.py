@@ -291,3 +291,22 @@ def test_a_trimmed_model_learns_from_a_base_trimmed_alike(
     assert notes["kept"] == "trained"
     assert notes["before"]["kl"] < 5.0  # ids of two vocabularies would be worlds apart
     assert notes["after"]["kl"] < notes["before"]["kl"]
+
+
+def test_zeros_of_a_sparsified_model_stay(
+    base: Path, tmp_path: Path, data: Conversations, engine: EngineTraits
+) -> None:
+    from compressors.shape import read_shape
+    from compressors.sparsify import Sparsify
+
+    store = Store(tmp_path)
+    sparse = Sparsify(method="magnitude", sparsity=0.5)
+    before = read_weights(build([sparse], base, store, data).artifact.folder)
+    built = build([sparse, Distill(tokens=3_000, **SMALL)], base, store, data).artifact
+    assert built.provenance is not None and built.provenance.notes["kept"] == "trained"
+    after = read_weights(built.folder)
+    names = [name for name in before if name.endswith("proj.weight")]
+    assert all(bool((after[name][before[name] == 0] == 0).all()) for name in names)
+    assert not all(before[name].equal(after[name]) for name in names)
+    with pytest.raises(Infeasible, match="fill the zeros"):
+        check_recipe([sparse, Distill(tokens=9, trains="lora")], read_shape(base), engine)
