@@ -17,7 +17,9 @@ from compressors.files import model_files
 from compressors.step import Step
 
 PROVENANCE = "provenance.json"
-LIBRARIES = ("torch", "transformers", "llmcompressor", "compressed-tensors")
+LIBRARIES = (
+    "torch", "transformers", "tokenizers", "llmcompressor", "compressed-tensors", "auto-round", "bitsandbytes", "peft"
+)  # fmt: skip
 TRAINING = "training"  # subfolder of an artifact with what a later, longer one goes on from; never handed over
 EVERY_STEP = (
     "compressors.step",
@@ -80,7 +82,8 @@ def family_key(step: Step, source: str, data: str, seed: int) -> str:
 def base_artifact(folder: Path) -> Artifact:
     """The model in `folder` as an artifact, named by the sha256 of its config, weights and tokenizer."""
     files = []
-    for path in model_files(folder):
+    trimmed = [path for path in (folder / "kept_tokens.json",) if path.is_file()]  # decides what its token ids mean
+    for path in [*model_files(folder), *trimmed]:
         status = path.stat()
         files.append((path.name, status.st_size, status.st_mtime_ns))
     return Artifact(key=_base_key(folder.resolve(), tuple(files)), folder=folder)
@@ -93,7 +96,14 @@ def code_hash(step: Step) -> str:
 
 def libraries() -> dict[str, str]:
     """Versions of the libraries that decide what a step does."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {name: _version(name) for name in LIBRARIES}
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"  # steps that need it say so themselves
 
 
 def file_sha256(path: Path) -> str:

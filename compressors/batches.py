@@ -63,8 +63,8 @@ class Stream:
         self._held = [data.rows[i] for i in order[:held]] or self.rows[:1]  # too few rows to spare any
 
     def held_out(self) -> list[Sample]:
-        """Samples kept from training; the first training row when there are fewer than ten rows."""
-        return self._samples(self._held)
+        """Samples kept from training; the first one trained on where there are too few rows, or those say nothing."""
+        return self._samples(self._held) or self._samples(self.rows)[:1]
 
     def batches(self, start: Place) -> Iterator[Batch]:
         """Batches from `start` on, without end; none at all when no row has anything to learn from."""

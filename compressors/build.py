@@ -19,7 +19,7 @@ from compressors.artifact import (
     family_key,
     libraries,
 )
-from compressors.data import read_conversations
+from compressors.data import HUB, load_conversations
 from compressors.quiet import no_bars
 from compressors.step import Conversations, Infeasible, Step, StepContext, say_nothing
 from compressors.store import Store
@@ -175,18 +175,19 @@ def _own_data(step: Step) -> Conversations | None:
     named = step.own_data()
     if named is None:
         return None
-    path = Path(named)
     try:
-        status = path.stat()
-        return _read(path, status.st_size, status.st_mtime_ns)
+        if named.startswith(HUB):
+            return _read(named, 0, 0)
+        status = Path(named).stat()
+        return _read(named, status.st_size, status.st_mtime_ns)
     except (OSError, ValueError) as fault:
         raise Infeasible(f"{step.step} data {named}: {fault}") from fault
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, size: int, changed: int) -> Conversations:
+def _read(source: str, size: int, changed: int) -> Conversations:
     """`size` and `changed` are there so that a file that was written anew is read anew."""
-    return read_conversations(path)
+    return load_conversations(source)
 
 
 def _begin(device: str, seed: int) -> None:

@@ -77,6 +77,7 @@ def hand_on(source: Path, target: Path, device: str) -> None:
     if "quantization_config" in json.loads((source / "config.json").read_text(encoding="utf-8")):
         for path in model_files(source):
             shutil.copyfile(path, target / path.name)
+        copy_companions(source, target)
         return
     save(*load(source, device), target, files_from=source)
 
@@ -102,6 +103,7 @@ def save_changed(
             kept = {name: new.pop(name, None) for name in tensors.keys()}  # noqa: SIM118 - no mapping, keys() alone
             whole = {n: tensors.get_tensor(n) if one is None else one.contiguous() for n, one in kept.items()}
             save_file(whole, str(target / path.name), metadata=tensors.metadata())
+    copy_companions(source, target)
     if new:
         raise StepFault(f"the weight files of the source hold no {', '.join(sorted(new)[:3])}")
 

@@ -42,7 +42,7 @@ class Distill(Recovery):
             raise Infeasible("distill has nothing to win back: no step before it has changed the base, its own teacher")
 
     def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
-        from compressors.artifact import base_artifact
+        from compressors.artifact import base_artifact, code_hash, libraries
         from compressors.objective import Match
         from compressors.teacher import LiveTeacher, StoredTeacher, cache_name
         from compressors.tokens import rows_in
@@ -53,7 +53,8 @@ class Distill(Recovery):
             raise StepFault("distill top needs a store to keep the teacher's predictions in")
         # the vocabulary's size and ids, where one was trimmed, change what samples and predictions mean
         rows = rows_in(context.base, source)
-        name = cache_name([base_artifact(context.base).key, rows, self.top])
+        made_by = [code_hash(self), *libraries().values(), context.device.partition(":")[0]]
+        name = cache_name([base_artifact(context.base).key, rows, self.top, *made_by])
         return Match(StoredTeacher(base, context.cache / "teacher" / name, self.top), self.loss)
 
     def rank_of(self, reading: Reading, before: Reading) -> float:

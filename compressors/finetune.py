@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, NonNegativeFloat
 
 from compressors.recover import Recovery
-from compressors.step import StepContext
+from compressors.step import ModelShape, StepContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +27,9 @@ class Finetune(Recovery):
 
     step: Literal["finetune"] = "finetune"
     harm: NonNegativeFloat = Field(0.05, description="nats by which held-out KL to the base may rise")
+
+    def reshape(self, shape: ModelShape) -> ModelShape:
+        return shape.model_copy(update={"damaged": True})  # its base can win back what the data took
 
     def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
         from compressors.objective import Say

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from compressors.fake_quant import FakeScheme
+from compressors.data import HUB
+from compressors.fake_quant import GROUP, FakeScheme
 from compressors.fake_quant import fake_quantized as as_if_quantized
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext, StepFault
 from compressors.trainable import Trains
@@ -77,6 +78,11 @@ class Recovery(Step):
             if shape.quantized is not None:
                 raise Infeasible(f"{self.step} cannot train as if quantized what is quantized ({shape.quantized})")
             engine.require_scheme(self.fake_quant, self.step)
+            narrow = [width for width in (shape.hidden, shape.ffn, shape.heads * shape.head_dim) if width % GROUP]
+            if self.fake_quant == "W4A16" and narrow:
+                raise Infeasible(f"{self.step} fake_quant W4A16 needs widths that {GROUP} divides, not {narrow[0]}")
+        if self.data is not None and not self.data.startswith(HUB) and not Path(self.data).is_file():
+            raise Infeasible(f"{self.step} data {self.data}: no such file")
         if shape.sparse is not None and self.trains == "lora":
             raise Infeasible(
                 f"{self.step} with lora adapters would fill the zeros of a sparsified model when they merge"

@@ -70,7 +70,9 @@ class Trainer:
         loss = sum(objective.backward(self.student, part, counted) for part in pieces(batch.samples, self.student))
         if not math.isfinite(loss):
             raise StepFault(f"training diverged: the loss of optimizer step {self.steps + 1} is {loss}")
-        torch.nn.utils.clip_grad_norm_(list(self.weights.values()), CLIP, error_if_nonfinite=False)
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), CLIP, error_if_nonfinite=False))
+        if not math.isfinite(norm):
+            raise StepFault(f"training diverged: the gradient's norm at optimizer step {self.steps + 1} is {norm}")
         self.position += batch.tokens
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * min(

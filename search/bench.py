@@ -23,10 +23,13 @@ from evaluation.measure import Measurement, Measurer, Subject
 from evaluation.score import Score, score
 from evaluation.serves import installed, row
 from evaluation.suite import Suite
+from search.errors import BadInput
 from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
 from search.space import SELF
+
+NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
 
 
 class Bench:
@@ -91,7 +94,7 @@ class Bench:
             recipe.at(fidelity.tokens).steps,
             self.job.base,
             self.store,
-            self.data,
+            self.data if any(step.takes_data() for step in recipe.steps) else NO_DATA,
             device=self.job.device,
             progress=self.progress,
             seed=self.job.seed,
@@ -148,10 +151,13 @@ def engine_settings(device: str | None = None, max_model_len: int = 4096) -> Eng
 def traits(device: str, version: str | None = None) -> EngineTraits:
     """What vLLM `version` (the project's own when not given) serves on `device`.
 
-    Raises `LookupError` for an engine of which nothing is known, or where none is installed.
+    Raises `BadInput` for an engine of which nothing is known, or where none is installed.
     """
-    version = version or installed()
-    serves = row(version, device)
+    try:
+        version = version or installed()
+        serves = row(version, device)
+    except LookupError as fault:
+        raise BadInput(str(fault)) from fault
     return EngineTraits(
         name=f"vLLM {version} on {device}",
         device=device,

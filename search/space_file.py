@@ -65,12 +65,21 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _resolve_data(steps: Any, folder: Path) -> Any:
-    """The same steps, or recipes of them, with the paths in their field `data` resolved."""
+    """The same steps, or recipes of them, with the paths in their fields `data` and `corpus` resolved."""
     if isinstance(steps, list):
         return [_resolve_data(one, folder) for one in steps]
-    if isinstance(steps, dict) and isinstance(steps.get("data"), str):
-        return steps | {"data": resolve_path(steps["data"], folder)}
+    if isinstance(steps, dict):
+        return steps | {name: _resolve_files(steps[name], folder) for name in ("data", "corpus") if name in steps}
     return steps
+
+
+def _resolve_files(value: Any, folder: Path) -> Any:
+    """A path, a list of them, or `{fixed: ...}` of either."""
+    if isinstance(value, list):
+        return [_resolve_files(one, folder) for one in value]
+    if isinstance(value, dict):
+        return {name: _resolve_files(one, folder) for name, one in value.items()}
+    return resolve_path(value, folder) if isinstance(value, str) and not value.startswith(HUB) else value
 
 
 def resolve_path(text: str, folder: Path) -> str:

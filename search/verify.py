@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from compressors.files import model_files
+from compressors.tokens import KEPT
 from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine, EngineFault
 from evaluation.measure import Measurement
@@ -88,6 +90,10 @@ def _examine(path: Path, job: Job | None, scratch: Path) -> dict[str, Any]:
     if job is None or line is None:
         load_with_vllm(model, scratch)
         return result | {"agrees": None, "why": "it loads with transformers and vLLM; no run to compare its score with"}
+    # Predictions are compared in the base's token ids; which tokens a trim kept is not handed over.
+    kept = artifact_folder(job, line["artifact"]) / KEPT
+    if kept.is_file():
+        shutil.copyfile(kept, model / KEPT)
     return result | _score_again(model, job, line, scratch)
 
 

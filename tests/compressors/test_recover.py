@@ -310,3 +310,29 @@ def test_zeros_of_a_sparsified_model_stay(
     assert not all(before[name].equal(after[name]) for name in names)
     with pytest.raises(Infeasible, match="fill the zeros"):
         check_recipe([sparse, Distill(tokens=9, trains="lora")], read_shape(base), engine)
+
+
+def test_which_tokens_were_kept_is_known_after_norms_beside_quantized_weights(
+    base: Path, tmp_path: Path, data: Conversations
+) -> None:
+    from compressors.quantize import Quantize
+    from compressors.tokens import kept_tokens
+    from compressors.vocabulary import TrimVocab
+
+    store = Store(tmp_path)
+    for lr in (5e-3, 1e4):  # handed on trained, and as it came in
+        steps = [TrimVocab(mode="exact"), Quantize(scheme="W4A16"), Distill(tokens=300, trains="norms", lr=lr)]
+        artifact = build(steps, base, store, data).artifact
+        assert kept_tokens(artifact.folder)
+
+
+def test_what_cannot_be_is_refused_before_any_work(base: Path, engine: EngineTraits) -> None:
+    from compressors.shape import read_shape
+
+    shape = read_shape(base)
+    with pytest.raises(Infeasible, match="no such file"):
+        check_recipe([Finetune(tokens=9, data="nowhere.json")], shape, engine)
+    with pytest.raises(Infeasible, match="128 divides, not 192"):
+        narrow = shape.model_copy(update={"ffn": 192})
+        check_recipe([Distill(tokens=9, fake_quant="W4A16")], narrow, engine)
+    check_recipe([Finetune(tokens=9), Distill(tokens=9)], shape, engine)
