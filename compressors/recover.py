@@ -6,6 +6,7 @@ Subclasses say what is made smaller and how two readings compare. Knows nothing 
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -99,13 +100,13 @@ class Recovery(Step):
     def own_data(self) -> str | None:
         return self.data
 
+    @abstractmethod
     def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
         """What is made smaller."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rank_of(self, reading: Reading, before: Reading) -> float:
         """Less is better; compared with the rank of `before` itself."""
-        raise NotImplementedError
 
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         from compressors import checkpoint
