@@ -57,13 +57,16 @@ def build(
     progress: Callable[[str], None] = say_nothing,
     seed: int = 0,
     before_work: Callable[[], None] = do_nothing,
+    furthest: int | None = None,
 ) -> Built:
     """Run `steps` on the model in `base`; no steps give the base itself.
 
     `before_work` is called before a step that has to be built: whoever holds the device can give it back there.
+    `furthest` is the most that any step will ever be asked to reach in the field it `continues`: an artifact that is
+    there keeps no state to go on from, which is several times its size. Without it all keep theirs.
     Raises `Infeasible` (remembered in the store) or `StepFault` (never remembered) of the step concerned.
     """
-    work = _Work(base, store, data, device, progress, seed, before_work)
+    work = _Work(base, store, data, device, progress, seed, before_work, furthest)
     artifact, stages = base_artifact(base), []
     for step in steps:
         artifact, stage = work.stage(step, artifact)
@@ -82,6 +85,7 @@ class _Work:
     progress: Callable[[str], None]
     seed: int
     before_work: Callable[[], None]
+    furthest: int | None
 
     def stage(self, step: Step, source: Artifact) -> tuple[Artifact, Stage]:
         """The artifact of `step` on `source`, from the store or built now."""
@@ -133,6 +137,7 @@ class _Work:
             seed=self.seed,
             progress=self.progress,
             continue_from=earlier.folder if earlier is not None else None,
+            goes_on=self.furthest is None or step.continues is None or getattr(step, step.continues) < self.furthest,
             cache=self.store.cache,
         )
         started = time.monotonic()

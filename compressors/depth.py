@@ -52,7 +52,13 @@ class DropLayers(Step):
     few_tokens: PositiveInt = Field(2048, description="tokens that evolutionary_kl measures all offspring on")
 
     uses_data: ClassVar[bool] = True
-    code: ClassVar[tuple[str, ...]] = ("compressors.data", "compressors.calibration", "compressors.depth_rankings")
+    code: ClassVar[tuple[str, ...]] = (
+        "compressors.data",
+        "compressors.calibration",
+        "compressors.depth_rankings",
+        "compressors.logits",
+        "compressors.divergence",
+    )
 
     @field_validator("layers")
     @classmethod

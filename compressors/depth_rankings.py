@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from compressors.calibration import CalibrationBatch, Ids, batched, run_hidden
+from compressors.logits import summed_kl
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-LOGITS = 2**25  # logits worked on at once (128 MiB in fp32, a few tensors of them)
 MOST_SWITCHES = 3  # layers that one mutation may exchange
 
 Layers = tuple[int, ...]  # dropped layers, ascending
@@ -75,22 +75,9 @@ class Divergence:
         with without(self.model, dropped):
             hidden = run_hidden(self.model, [self.batches[number] for number in numbers])
             for number, mine in zip(numbers, hidden, strict=True):
-                total += self._sum(self.whole[number], mine)
+                total += summed_kl(self.model.lm_head, self.whole[number], mine, self.model.config.vocab_size)
                 tokens += len(mine)
         return total / tokens
-
-    def _sum(self, whole: torch.Tensor, mine: torch.Tensor) -> float:
-        import torch
-
-        size = max(1, LOGITS // self.model.config.vocab_size)
-        total = 0.0
-        with torch.no_grad():
-            for start in range(0, len(whole), size):
-                part = slice(start, start + size)
-                wanted = self.model.lm_head(whole[part]).float().log_softmax(dim=-1)
-                given = self.model.lm_head(mine[part]).float().log_softmax(dim=-1)
-                total += float((wanted.exp() * (wanted - given)).sum())
-        return total
 
 
 def greedy(measure: Divergence, count: int, say: Callable[[str], None]) -> tuple[Layers, list[float]]:

@@ -40,6 +40,11 @@ class Distill(Recovery):
         super().check(shape, engine)
         if not (shape.damaged or shape.quantized or self.fake_quant):
             raise Infeasible("distill has nothing to win back: no step before it has changed the base, its own teacher")
+        if self.hidden and shape.narrowed:
+            raise Infeasible(
+                f"distill hidden {self.hidden} compares hidden states of one width, and prune_hidden has left "
+                f"{shape.hidden} channels of the base's: leave hidden out"
+            )
 
     def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
         from compressors.artifact import base_artifact, code_hash, libraries

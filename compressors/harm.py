@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from compressors.batches import pieces
 from compressors.data import Sample
 from compressors.divergence import divergence
-from compressors.objective import learner_of, parts
+from compressors.logits import parts
+from compressors.objective import learner_of
 from compressors.teacher import last_hidden
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Watch:
         for piece, guide in zip(self.pieces, self.guides, strict=True):
             with torch.no_grad():
                 hidden, targets = learner_of(student, piece)
-                for part in parts(len(hidden), student):
+                for part in parts(len(hidden), student.config.vocab_size):
                     with torch.autocast(hidden.device.type, torch.bfloat16, enabled=hidden.is_cuda):
                         given = torch.log_softmax(student.lm_head(hidden[part]).float(), dim=-1)
                         wanted = torch.log_softmax(self.head(guide[part]).float(), dim=-1)

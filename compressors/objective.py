@@ -5,20 +5,19 @@ The head sees only the tokens counted, a part of them at a time: logits are what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from compressors.batches import pad
 from compressors.data import Sample
 from compressors.divergence import Kind, divergence
+from compressors.logits import parts
 from compressors.step import Infeasible
 from compressors.teacher import Teacher, same_categories
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-LOGITS = 2**25  # logits worked on at once (128 MiB in fp32, a few tensors of them)
 
 
 class Objective(Protocol):
@@ -46,7 +45,7 @@ class Match:
         guide, (learner, _) = self.teacher.guide(piece), learner_of(student, piece)
         leaf = learner.detach().requires_grad_()
         total = 0.0
-        for part in parts(len(leaf), student):
+        for part in parts(len(leaf), student.config.vocab_size):
             with torch.autocast(leaf.device.type, torch.bfloat16, enabled=leaf.is_cuda):
                 logits = student.lm_head(leaf[part])
             wanted, ids = guide.at(part)
@@ -76,7 +75,7 @@ class Say:
         learner, targets = learner_of(student, piece)
         leaf = learner.detach().requires_grad_()
         total = 0.0
-        for part in parts(len(leaf), student):
+        for part in parts(len(leaf), student.config.vocab_size):
             with torch.autocast(leaf.device.type, torch.bfloat16, enabled=leaf.is_cuda):
                 logits = student.lm_head(leaf[part])
             loss = torch.nn.functional.cross_entropy(logits.float(), targets[part], reduction="sum") / counted
@@ -108,10 +107,3 @@ def hidden_distance(learner: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
         )
     guide = guide.float()
     return ((learner.float() - guide) ** 2).mean(dim=-1).sum() / (guide**2).mean()
-
-
-def parts(positions: int, model: PreTrainedModel) -> Iterator[slice]:
-    """Runs of positions whose logits fit `LOGITS`."""
-    size = max(1, LOGITS // model.config.vocab_size)
-    for start in range(0, positions, size):
-        yield slice(start, start + size)

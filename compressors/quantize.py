@@ -82,6 +82,7 @@ class Quantize(Step):
         "compressors.quantizers",
         "compressors.sensitivity",
         "compressors.divergence",
+        "compressors.logits",
     )
 
     @field_validator("keep")

@@ -5,6 +5,7 @@ Subclasses say what is made smaller and how two readings compare. Knows nothing 
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from pathlib import Path
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
 CODE = tuple(f"compressors.{name}" for name in
-             ("data", "batches", "training", "recover", "objective", "divergence", "teacher", "trainable", "fake_quant",
-              "harm", "adam", "vocabulary", "tokens", "corpus", "quantizers", "schemes"))  # fmt: skip
+             ("data", "batches", "training", "recover", "objective", "logits", "divergence", "teacher", "trainable",
+              "fake_quant", "harm", "adam", "vocabulary", "tokens", "corpus", "quantizers", "schemes"))  # fmt: skip
 
 
 class Recovery(Step):
@@ -137,7 +138,8 @@ class Recovery(Step):
                 self._train(trainer, objective, stream, watch, context)
             finally:
                 objective.flush()
-            trainer.save(target)
+            if context.goes_on:
+                trainer.save(target)
             after, kept = self._end(trainer, watch, merge)
         if kept == "input":
             checkpoint.hand_on(source, target, context.device)
@@ -152,12 +154,17 @@ class Recovery(Step):
         trainer.show_average()
         if trainer.best_reading is not None:
             last = watch.read(student)
-            if self.rank_of(trainer.best_reading, before) < self.rank_of(last, before):
+            if self._rank(trainer.best_reading, before) < self._rank(last, before):
                 trainer.show_best()
         merge()
         round_to_bf16(student)
         after = watch.read(student)
-        return after, "trained" if self.rank_of(after, before) < self.rank_of(before, before) else "input"
+        return after, "trained" if self._rank(after, before) < self._rank(before, before) else "input"
+
+    def _rank(self, reading: Reading, before: Reading) -> float:
+        """`rank_of`, where what is no number is the worst there is."""
+        rank = self.rank_of(reading, before)
+        return rank if math.isfinite(rank) else math.inf
 
     def _train(
         self, trainer: Trainer, objective: Objective, stream: Stream, watch: Watch, context: StepContext
@@ -170,7 +177,7 @@ class Recovery(Step):
                 return
             loss = trainer.step(objective, batch)
             if trainer.position // self.check_every > trainer.checks:
-                trainer.check(watch.read, lambda reading: self.rank_of(reading, before))
+                trainer.check(watch.read, lambda reading: self._rank(reading, before))
             now = time.monotonic()
             if now - said > SAY_EVERY:
                 said, pace = now, (trainer.position - first) / (now - began)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS = 4096  # calibration tokens the table is measured on
-LOGITS = 2**25  # logits worked on at once (128 MiB in fp32)
 
 
 def kept_table(
@@ -63,10 +62,8 @@ def sensitivity(
     """
     import torch
 
-    from compressors.divergence import divergence
+    from compressors.logits import summed_kl
 
-    head = model.lm_head
-    size = max(1, LOGITS // model.config.vocab_size)
     with torch.no_grad():
         whole = [_hidden(model, row) for row in rows]
         table = []
@@ -74,11 +71,7 @@ def sensitivity(
             total = 0.0
             with quantized(layer, scheme, group_size):
                 for row, wanted in zip(rows, whole, strict=True):
-                    given = _hidden(model, row)
-                    for start in range(0, len(given), size):
-                        part = slice(start, start + size)
-                        pair = [torch.log_softmax(head(one[part]).float(), dim=-1) for one in (given, wanted)]
-                        total += float(divergence("kl", *pair))
+                    total += summed_kl(model.lm_head, wanted, _hidden(model, row), model.config.vocab_size)
             table.append(total / sum(len(row) for row in rows))
     return table
 

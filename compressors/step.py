@@ -43,6 +43,7 @@ class ModelShape(BaseModel):
     quantized: str | None = None  # the scheme, once a quantize step has run
     sparse: str | None = None  # "unstructured" or "2:4", once a sparsify step has run
     trimmed: bool = False  # whether a trim_vocab step has run: ids in later steps' fields are the base's still
+    narrowed: bool = False  # whether a prune_hidden step has run: hidden states are not the base's any more
     damaged: bool = False  # whether a step has taken something away that training could win back
 
 
@@ -92,6 +93,7 @@ class StepContext:
     seed: int = 0
     progress: Callable[[str], None] = say_nothing
     continue_from: Path | None = None  # an earlier, cheaper artifact of the same step on the same input
+    goes_on: bool = True  # whether another artifact may continue this one: if not, no state is kept to go on from
     cache: Path | None = None  # a folder for what many steps reuse, each file named by all that decides its content
     general: Conversations | None = None  # the run's own conversations, where `data` is a file that the step named
     notes: dict[str, Any] = field(default_factory=dict)  # figures a step wants kept in its provenance record

@@ -98,7 +98,7 @@ class Trainer:
                 weight.copy_(self.mean.get(name, weight))
             reading = read(self.student)
             self.checks += 1
-            if self.best_reading is None or rank(reading) < rank(self.best_reading):
+            if rank(reading) < (math.inf if self.best_reading is None else rank(self.best_reading)):
                 self.best_reading, self.fruitless = reading, 0
                 self.best = {n: w.detach().to("cpu", torch.bfloat16, copy=True) for n, w in self.weights.items()}
             else:

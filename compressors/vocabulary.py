@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from compressors.corpus import KINDS
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext
 from compressors.tokens import choose, read_vocabulary, remap_ids, special_ids, trim_files, write_kept
 
@@ -67,6 +68,8 @@ class TrimVocab(Step):
         if self.keep is not None and self.keep >= shape.vocab:
             raise Infeasible(f"trim_vocab keep {self.keep} is not below the model's {shape.vocab} tokens")
         for file in self.corpus:
+            if Path(file).suffix not in KINDS:
+                raise Infeasible(f"trim_vocab corpus {file} is none of {', '.join(KINDS)}")
             if not Path(file).is_file():
                 raise Infeasible(f"trim_vocab corpus {file}: no such file")
 
@@ -98,7 +101,10 @@ class TrimVocab(Step):
             special |= special_ids(json.loads((source / "generation_config.json").read_text(encoding="utf-8")))
         vocabulary = read_vocabulary(source)
         tokenizer = load_tokenizer(source)
-        texts = list(corpus_texts(tokenizer, context.data, self.corpus))
+        try:
+            texts = list(corpus_texts(tokenizer, context.data, self.corpus))
+        except ValueError as fault:
+            raise Infeasible(f"trim_vocab corpus: {fault}") from fault
         used = count_tokens(tokenizer, texts)
         ranked = sorted(used, key=lambda number: (-used[number], number))
         wanted = {*ranked[: self.keep], *(number for number in special if 0 <= number < rows)}

@@ -142,7 +142,7 @@ class PruneHidden(Step):
         refuse_remainder(f"{self.step} hidden {self.hidden}", self.reshape(shape))
 
     def reshape(self, shape: ModelShape) -> ModelShape:
-        return shape.model_copy(update={"hidden": self.hidden, "damaged": True})
+        return shape.model_copy(update={"hidden": self.hidden, "narrowed": True, "damaged": True})
 
     def apply(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: StepContext

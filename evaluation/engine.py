@@ -8,7 +8,7 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
                                                      answers [{text, tokens, prompt_tokens, finish}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
-    score {texts, top, max_tokens}                -> texts [{tokens, actual, top_ids, top_logprobs}]
+    score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
     unload {}                                     -> {}
 
 A request that failed is answered by {error, message, refused}; after a refusal the engine can go on.
@@ -83,11 +83,15 @@ class Generation(BaseModel):
 
 
 class ScoredText(BaseModel):
-    """A text of n tokens: n - 1 log-probabilities of what came next, and the likeliest tokens at each place."""
+    """A text of n tokens: n - 1 log-probabilities of what came next, and the likeliest tokens at each place.
+
+    Token k ends before character ends[k]; several tokens may make up one character, and end before the same one.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     tokens: list[int]
+    ends: list[int] = Field(default_factory=list)  # none where a slow tokenizer does not tell
     actual: list[float]
     top_ids: list[list[int]]
     top_logprobs: list[list[float]]

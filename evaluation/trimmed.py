@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from pathlib import Path
 
 from evaluation.engine import ScoredText
@@ -34,23 +33,25 @@ def in_original_ids(text: ScoredText, kept: Sequence[int]) -> ScoredText:
 def recut(model: ScoredText, base: ScoredText) -> ScoredText:
     """`model` told in the base's tokens, where the two cut a text differently: a row for each row of the base.
 
-    Before and behind each token that both have in the same place they have read the same text: there the model's row
-    stands for the base's; where none does, nothing agrees. The log-probability of all the model's tokens between two
-    such places is that of the base's tokens there, in equal parts. A text of which the model, needing more tokens,
-    saw less within the limit is charged at its own mean for the rest.
+    After a character that is the end of a token for both, they have read the same: there the model's row stands for the
+    base's; where none does, nothing agrees. The log-probability of all the model's tokens between two such places is
+    that of the base's tokens there, in equal parts. A text of which the model, needing more tokens, saw less within
+    the limit is charged at its own mean for the rest. Raises `ValueError` where a tokenizer does not tell its ends.
     """
     if model.tokens == base.tokens:
         return model
-    blocks = SequenceMatcher(None, base.tokens, model.tokens, autojunk=False).get_matching_blocks()
-    # numbers of rows: row k speaks after token k, and the one before a block after what the two cut otherwise
-    shared = [(one.a + k, one.b + k) for one in blocks for k in range(-1, one.size) if one.size]
-    shared = sorted({(theirs, mine) for theirs, mine in shared if theirs >= 0 and mine >= 0})
+    if not (model.ends and base.ends):
+        raise ValueError("two tokenizers cut a text differently, and one of them, not a fast one, does not tell where")
+    after = {end: k for k, end in enumerate(model.ends)}  # of tokens that share a character's end, the last has read it
+    # numbers of rows: row k speaks after token k
+    shared = sorted((k, after[end]) for end, k in {e: k for k, e in enumerate(base.ends)}.items() if end in after)
     rows = len(base.actual)
     top_ids: list[list[int]] = [[-1] for _ in range(rows)]  # no token's id
     top_logprobs = [[0.0] for _ in range(rows)]
     mean = sum(model.actual) / len(model.actual)
     actual = [mean] * rows
-    before, place = shared[0] if shared and shared[0][0] == 0 else (0, 0)  # a first token cut finer is not predicted
+    # the base's first token is not predicted: nor is the model's, or the several that it needs for it
+    before, place = shared[0] if shared and shared[0][0] == 0 else (0, 0)
     for theirs, mine in shared:
         if theirs < rows and mine < len(model.actual):
             top_ids[theirs], top_logprobs[theirs] = model.top_ids[mine], model.top_logprobs[mine]

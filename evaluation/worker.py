@@ -190,21 +190,30 @@ class Worker:
         """
         from vllm import SamplingParams
 
-        tokenizer = self.llm.get_tokenizer()
-        ids = [tokenizer.encode(text, add_special_tokens=False) for text in request["texts"]]
-        ids = [one[: request["max_tokens"]] for one in ids]
+        cut = [self.cut(text, request["max_tokens"]) for text in request["texts"]]
+        ids = [tokens for tokens, _ in cut]
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=request["top"])
         outputs = self.llm.generate([{"prompt_token_ids": one} for one in ids], params, use_tqdm=False)
         texts = []
-        for tokens, output in zip(ids, outputs, strict=True):
+        for (tokens, ends), output in zip(cut, outputs, strict=True):
             actual, top_ids, top_values = [], [], []
             for token, row in zip(tokens[1:], output.prompt_logprobs[1:], strict=True):
                 ranked = sorted(row.items(), key=lambda pair: -pair[1].logprob)[: request["top"]]
                 actual.append(row[token].logprob)
                 top_ids.append([key for key, _ in ranked])
                 top_values.append([value.logprob for _, value in ranked])
-            texts.append({"tokens": tokens, "actual": actual, "top_ids": top_ids, "top_logprobs": top_values})
+            texts.append(
+                {"tokens": tokens, "ends": ends, "actual": actual, "top_ids": top_ids, "top_logprobs": top_values}
+            )
         return {"texts": texts}
+
+    def cut(self, text: str, most: int) -> tuple[list[int], list[int]]:
+        """The first `most` tokens of `text`, and the character each ends before; no ends from a slow tokenizer."""
+        tokenizer = self.llm.get_tokenizer()
+        if not getattr(tokenizer, "is_fast", False):
+            return tokenizer.encode(text, add_special_tokens=False)[:most], []
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"][:most], [end for _, end in found["offset_mapping"][:most]]
 
 
 def main() -> None:

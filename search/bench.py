@@ -5,6 +5,7 @@ Knows nothing of Ray, of schedulers or of other trials. Holds a warm engine betw
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from search.errors import BadInput
 from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
-from search.space import SELF
+from search.space import SELF, Space, recipes_of
 
 NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
 
@@ -56,6 +57,7 @@ class Bench:
             job.space.thinking,
         )
         self._data: Conversations | None = None
+        self._furthest = furthest(job.space)
 
     def __enter__(self) -> Bench:
         return self
@@ -99,6 +101,7 @@ class Bench:
             progress=self.progress,
             seed=self.job.seed,
             before_work=self._make_room,
+            furthest=self._furthest,
         )
         measured, result = self.measure(built.artifact, number)
         return {
@@ -137,6 +140,13 @@ class Bench:
         self.progress(f"measuring {artifact.key}")
         measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
         return measured, score(measured, baseline, seed=self.job.seed)
+
+
+def furthest(space: Space) -> int:
+    """The most tokens that any recipe of `space` trains."""
+    recipes = itertools.chain(space.seed_recipes(), recipes_of(space))
+    return max((int(getattr(step, step.continues)) for recipe in recipes for step in recipe.steps if step.continues),
+               default=0)  # fmt: skip
 
 
 def engine_settings(device: str | None = None, max_model_len: int = 4096) -> EngineSettings:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compressors.data import read_conversations
-from compressors.step import Conversations
+from compressors.step import Conversations, Infeasible
 from compressors.store import Store
 from evaluation.engine import Engine
 
@@ -23,25 +23,32 @@ DRAWS = 3  # times as many questions as rows at most: some are empty or written 
 LEAST = 8  # rows below which there is nothing to calibrate on
 
 
-class WroteNothing(Exception):
-    """The base did not write enough that can be used."""
+class WroteNothing(Infeasible):
+    """The base did not write enough that can be used, and from the same seed never will."""
 
 
 def self_written(engine: Engine, base: Path, base_key: str, rows: int, store: Store, seed: int = 0) -> Conversations:
     """`rows` conversations of one question and answer, drawn at temperature 1; written once and kept in the store.
 
-    Raises `WroteNothing` when fewer than 8 come about.
+    Raises `WroteNothing` when fewer than 8 come about, and remembers it.
     """
     engine.start()
-    parts = [base_key, rows, seed, engine.about["engine"], engine.about["device"], QUESTION_TOKENS, ANSWER_TOKENS]
+    parts = [base_key, rows, seed, engine.about["engine"], engine.about["device"]]
+    parts += [engine.settings.max_model_len, QUESTION_TOKENS, ANSWER_TOKENS]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     path = store.cache / "self" / f"{name}.jsonl"
     with store.lock(f"self-{name}"):
+        if (refusal := store.refusal(f"self-{name}")) is not None:
+            raise WroteNothing(refusal)
         if not path.exists():
             engine.load(base)
             written = write(engine, opening_of(base), rows, seed)
             if len(written) < LEAST:
-                raise WroteNothing(f"{base} wrote {len(written)} usable conversations of {rows}; give calibration data")
+                told = (
+                    f"calibration self: {base} wrote {len(written)} usable conversations of {rows}; give data instead"
+                )
+                store.remember_refusal(f"self-{name}", told)
+                raise WroteNothing(told)
             path.parent.mkdir(exist_ok=True)
             aside = path.with_suffix(".part")
             lines = [json.dumps({"conversations": row}, ensure_ascii=False) + "\n" for row in written]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,14 @@ def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> di
         raise BadInput(f"cannot write {str(output)[:100]}: {fault.strerror}") from fault
     with tempfile.TemporaryDirectory(prefix="squeeze-compress-") as scratch:
         try:
-            built = build(recipe.steps, folder, Store(Path(scratch)), rows, device=find_device())
+            built = build(recipe.steps, folder, Store(Path(scratch)), rows, device=find_device(), furthest=0)
         except (Infeasible, StepFault) as fault:
             raise RunFailed(str(fault)) from fault
+        except Exception as fault:  # a defect of ours or of a library: one line here, the whole beside the output
+            told = output.with_name(f"{output.name}.traceback.txt")
+            told.write_text(traceback.format_exc(), encoding="utf-8")
+            words = " ".join(str(fault).split())[:300]
+            raise RunFailed(f"{recipe}: {type(fault).__name__}: {words} (all of it in {told})") from fault
         for path in model_files(built.artifact.folder):
             shutil.copy2(path, output / path.name)
     stages = [{"step": stage.step.step, "seconds": round(stage.seconds, 2)} for stage in built.stages]

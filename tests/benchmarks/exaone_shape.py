@@ -99,7 +99,8 @@ def _row(
 ) -> None:
     try:
         check_recipe(recipe.steps, read_shape(base), traits(device))
-        built = build(recipe.steps, base, store, data, device=device, before_work=engine.unload if engine else _idle)
+        built = build(recipe.steps, base, store, data, device=device, before_work=engine.unload if engine else _idle,
+                      furthest=0)  # fmt: skip
     except Infeasible as refusal:
         print(f"| {name} | infeasible: {refusal} | | | | |", flush=True)
         return

@@ -10,9 +10,10 @@ import pytest
 from compressors.build import build
 from compressors.context import Context
 from compressors.shape import check_recipe
-from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape
+from compressors.step import Conversations, EngineTraits, Infeasible
 from compressors.steps import parse_step
 from compressors.store import Store
+from tests.shapes import EXAONE
 
 
 def test_only_the_window_changes_also_after_quantization(base: Path, tmp_path: Path, data: Conversations) -> None:
@@ -66,22 +67,10 @@ def test_refusals_are_remembered(base: Path, tmp_path: Path, data: Conversations
 def test_a_window_that_makes_the_harness_cut_prompts_is_refused(
     positions: int, reason: str | None, engine: EngineTraits
 ) -> None:
-    shape = ModelShape(
-        architecture="Exaone4ForCausalLM",
-        layers=30,
-        hidden=2048,
-        ffn=4096,
-        heads=32,
-        kv_heads=8,
-        head_dim=64,
-        vocab=102400,
-        tied=True,
-        max_positions=65536,
-    )
-    check_recipe([Context(max_position_embeddings=positions)], shape, engine)  # nobody has said what is asked for
+    check_recipe([Context(max_position_embeddings=positions)], EXAONE, engine)  # nobody has said what is asked for
     step = Context(max_position_embeddings=positions, max_gen_toks=16384)
     if reason is None:
-        check_recipe([step], shape, engine)
+        check_recipe([step], EXAONE, engine)
     else:
         with pytest.raises(Infeasible, match=reason):
-            check_recipe([step], shape, engine)
+            check_recipe([step], EXAONE, engine)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import make_model
 
-from compressors import calibration, checkpoint, depth_rankings
+from compressors import calibration, checkpoint, logits
 from compressors.build import build
 from compressors.data import tokenize
 from compressors.depth import DropLayers, remove_layers
@@ -136,7 +136,7 @@ def test_divergence_is_the_same_in_parts_and_stops_at_its_tokens(base: Path, mon
     first = Divergence(model, ROWS, 25)
     assert sum(batch.tokens for batch in first.batches) == 25  # 20 of the first row, 5 of the second
     assert first((2,)) == pytest.approx(bypassed_kl(model, (2,), [ROWS[0], ROWS[1][:5]]), rel=1e-4)
-    monkeypatch.setattr(depth_rankings, "LOGITS", 3 * model.config.vocab_size)
+    monkeypatch.setattr(logits, "AT_ONCE", 3 * model.config.vocab_size)
     monkeypatch.setattr(calibration, "BATCH_TOKENS", 40)
     parts = Divergence(model, ROWS, 10_000)
     assert len(parts.batches) == 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compressors import checkpoint, objective
+from compressors import checkpoint, logits
 from compressors.data import Sample
 from compressors.harm import Watch
 from compressors.objective import Match, Say, hidden_distance
@@ -68,7 +68,7 @@ def expected(kind: str, student: PreTrainedModel, teacher: PreTrainedModel) -> t
 def test_loss_and_gradient(pair: Any, kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(objective, "LOGITS", 512 * 7)  # seven positions at a time: parts must add up
+    monkeypatch.setattr(logits, "AT_ONCE", 512 * 7)  # seven positions at a time: parts must add up
     student, teacher = pair
     aim: Any = Match(LiveTeacher(teacher), kind)
     if kind == "top":

@@ -13,8 +13,9 @@ from compressors.build import build
 from compressors.quantize import Quantize
 from compressors.schemes import SCHEMES
 from compressors.shape import check_recipe
-from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape
+from compressors.step import Conversations, EngineTraits, Infeasible
 from compressors.store import Store
+from tests.shapes import SMALL
 
 if TYPE_CHECKING:
     import torch
@@ -153,20 +154,6 @@ def test_the_cache_has_scales(base: Path, store: Store, data: Conversations) -> 
             assert float(after[f"model.layers.{layer}.self_attn.{part}_scale"]) > 0
 
 
-SHAPE = ModelShape(
-    architecture="Exaone4ForCausalLM",
-    layers=4,
-    hidden=128,
-    ffn=192,
-    heads=2,
-    kv_heads=1,
-    head_dim=64,
-    vocab=512,
-    tied=True,
-    max_positions=1024,
-)
-
-
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -194,7 +181,7 @@ def test_refusals(fields: dict[str, Any], reason: str) -> None:
         features=frozenset({"int8_lm_head", "fp8_kv_cache"}),
     )
     with pytest.raises(Infeasible, match=reason) as raised:
-        check_recipe([Quantize(**fields)], SHAPE, engine)
+        check_recipe([Quantize(**fields)], SMALL, engine)
     assert "\n" not in str(raised.value)
 
 
@@ -212,7 +199,7 @@ def test_what_the_engine_lacks_is_named(fields: dict[str, Any], missing: str) ->
         name="vllm 9", device="cpu", schemes=frozenset({"W8A8"}), lacking={missing: f"kernel of {missing} is missing"}
     )
     with pytest.raises(Infeasible, match=f"quantize: vllm 9 .*kernel of {missing} is missing"):
-        check_recipe([Quantize(**fields)], SHAPE, engine)
+        check_recipe([Quantize(**fields)], SMALL, engine)
 
 
 def test_w8a8_keeps_what_is_not_linear_and_the_head(base: Path, store: Store, data: Conversations) -> None:

@@ -15,9 +15,11 @@ from compressors.depth import DropLayers
 from compressors.distill import Distill
 from compressors.finetune import Finetune
 from compressors.shape import check_recipe
-from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape, StepFault
+from compressors.step import Conversations, EngineTraits, Infeasible, StepFault
 from compressors.steps import parse_step
 from compressors.store import Store
+from compressors.width import PruneHidden
+from tests.shapes import SMALL as SMALL_SHAPE
 
 DROP = DropLayers(count=1, calibration_rows=8)
 SMALL = {"batch_tokens": 256, "warmup_tokens": 500, "lr": 1e-3}
@@ -78,20 +80,19 @@ def test_what_was_gone_on_from_gives_up_its_training_state(base: Path, tmp_path:
     assert build(steps[0], base, store, data).stages[-1].cached
     third = build(steps[2], base, store, data).artifact
     assert third.provenance is not None and third.provenance.continued_from == second.key
+    last = build([DROP, Distill(tokens=1_200, **SMALL)], base, store, data, furthest=1_200).artifact
+    assert last.provenance is not None and last.provenance.continued_from == third.key
+    assert not (last.folder / "training").exists() and not (third.folder / "training").exists()
     between = build([DROP, Distill(tokens=450, **SMALL)], base, store, data).artifact
     assert between.provenance is not None and between.provenance.continued_from is None
 
 
 def test_nothing_to_win_back_is_refused() -> None:
     """The base is its own teacher: without a step before it, training has no aim."""
-    shape = ModelShape(
-        architecture="Exaone4ForCausalLM", layers=8, hidden=128, ffn=256, heads=2, kv_heads=1, head_dim=64, vocab=512,
-        tied=True, max_positions=1024,
-    )  # fmt: skip
     engine = EngineTraits(name="any", device="cpu", schemes=frozenset())
     with pytest.raises(Infeasible, match="nothing to win back"):
-        check_recipe([Distill(tokens=300)], shape, engine)
-    check_recipe([DROP, Distill(tokens=300)], shape, engine)
+        check_recipe([Distill(tokens=300)], SMALL_SHAPE, engine)
+    check_recipe([DROP, Distill(tokens=300)], SMALL_SHAPE, engine)
 
 
 def test_it_recovers_and_says_so(base: Path, tmp_path: Path, data: Conversations) -> None:
@@ -220,6 +221,27 @@ def test_training_stops_at_its_best_point(
     assert notes["best_seen"]["kl"] == said[1].kl
 
 
+def test_a_reading_that_is_no_number_is_never_the_best(
+    base: Path, tmp_path: Path, data: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compressors.harm import Reading, Watch
+
+    honest, said = Watch.read, []
+
+    def third_alone(self: Watch, student: Any) -> Reading:
+        """Before training, then a reading that is none, then a good one, then none any more."""
+        said.append(honest(self, student))
+        return said[-1] if len(said) in (1, 3) else said[-1].model_copy(update={"kl": float("nan")})
+
+    monkeypatch.setattr(Watch, "read", third_alone)
+    step = Distill(tokens=2_000, check_every=512, **SMALL)
+    artifact = build([DROP, step], base, Store(tmp_path), data).artifact
+    assert artifact.provenance is not None
+    notes = artifact.provenance.notes
+    assert notes["best_seen"]["kl"] == said[2].kl
+    assert notes["kept"] == "input"  # the last reading, of what would be written, is no number
+
+
 def test_sft_that_leaves_its_base_is_not_handed_on(base: Path, tmp_path: Path, data: Conversations) -> None:
     """On the base itself, KL before is 0: what is learned may cost `harm` nats and no more."""
     store = Store(tmp_path)
@@ -336,3 +358,5 @@ def test_what_cannot_be_is_refused_before_any_work(base: Path, engine: EngineTra
         narrow = shape.model_copy(update={"ffn": 192})
         check_recipe([Distill(tokens=9, fake_quant="W4A16")], narrow, engine)
     check_recipe([Finetune(tokens=9), Distill(tokens=9)], shape, engine)
+    with pytest.raises(Infeasible, match="prune_hidden has left 64 channels"):
+        check_recipe([PruneHidden(hidden=64), Distill(tokens=9, hidden=0.5)], shape, engine)

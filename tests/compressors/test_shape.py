@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from compressors.shape import check_recipe, read_shape
-from compressors.step import EngineTraits, Infeasible, ModelShape
+from compressors.step import EngineTraits, Infeasible
 from compressors.steps import parse_step
+from tests.shapes import SMALL
 
 
 @pytest.mark.parametrize("kind", ["exaone4", "llama", "qwen2", "qwen3"])
@@ -47,18 +48,6 @@ def test_a_folder_without_config_or_size_is_named(tmp_path: Path) -> None:
         read_shape(tmp_path)
 
 
-SHAPE = ModelShape(
-    architecture="Exaone4ForCausalLM",
-    layers=4,
-    hidden=128,
-    ffn=192,
-    heads=2,
-    kv_heads=1,
-    head_dim=64,
-    vocab=512,
-    tied=True,
-    max_positions=1024,
-)
 DROP, W8A8 = {"step": "drop_layers", "count": 1}, {"step": "quantize", "scheme": "W8A8"}
 KEEP_DOWN = {"step": "quantize", "scheme": "W4A16", "keep": [".*down_proj$"]}
 
@@ -83,17 +72,17 @@ KEEP_DOWN = {"step": "quantize", "scheme": "W4A16", "keep": [".*down_proj$"]}
 def test_refusals(recipe: list[dict[str, object]], reason: str) -> None:
     engine = EngineTraits(name="vllm 9 on cpu", device="cpu", schemes=frozenset({"W8A8", "W4A16"}))
     with pytest.raises(Infeasible, match=reason) as raised:
-        check_recipe([parse_step(step) for step in recipe], SHAPE, engine)
+        check_recipe([parse_step(step) for step in recipe], SMALL, engine)
     assert "\n" not in str(raised.value)
 
 
 def test_gptq_makes_no_fp8(engine: EngineTraits) -> None:
     step = parse_step({"step": "quantize", "scheme": "FP8_DYNAMIC", "method": "gptq"})
     with pytest.raises(Infeasible, match="made by rtn"):
-        check_recipe([step], SHAPE, engine)
+        check_recipe([step], SMALL, engine)
 
 
 def test_the_last_shape_comes_back(engine: EngineTraits) -> None:
     recipe = [DROP, KEEP_DOWN, {"step": "context", "max_position_embeddings": 512}]
-    shape = check_recipe([parse_step(step) for step in recipe], SHAPE, engine)
+    shape = check_recipe([parse_step(step) for step in recipe], SMALL, engine)
     assert (shape.layers, shape.quantized, shape.max_positions) == (3, "W4A16", 512)

@@ -267,9 +267,13 @@ def test_refusals(spoken: dict[str, Path], tmp_path: Path, engine: EngineTraits)
     for step, words in (
         (TrimVocab(mode="lossy", keep=512), "keep 512 is not below the model's 512 tokens"),
         (TrimVocab(corpus=("nowhere.txt",)), r"corpus nowhere\.txt: no such file"),
+        (TrimVocab(corpus=("rows.csv",)), r"corpus rows\.csv is none of \.txt"),
     ):
         with pytest.raises(Infeasible, match=words):
             check_recipe([step], shape, engine)
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(Infeasible, match=r"trim_vocab corpus: .*bad\.jsonl cannot be read as jsonl"):
+        build([TrimVocab(corpus=(str(tmp_path / "bad.jsonl"),))], spoken["llama"], Store(tmp_path / "store"), FEW)
     with pytest.raises(Infeasible, match="quantized weights cannot be changed by trim_vocab"):
         check_recipe([parse_step({"step": "quantize", "scheme": "W8A8"}), TrimVocab()], shape, engine)
     with pytest.raises(Infeasible, match=r"needs a tokenizer\.json"):

@@ -13,11 +13,12 @@ from compressors import checkpoint
 from compressors.build import build
 from compressors.data import tokenize
 from compressors.shape import check_recipe, read_shape
-from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape, Step, StepContext
+from compressors.step import Conversations, EngineTraits, Infeasible, Step, StepContext
 from compressors.steps import parse_step
 from compressors.store import Store
 from compressors.width import PruneFFN, PruneHeads, PruneHidden
 from compressors.width_surgery import ffn_importance, group_importance, hidden_importance, hidden_norms
+from tests.shapes import EXAONE
 
 if TYPE_CHECKING:
     import torch
@@ -198,22 +199,10 @@ def test_reshape_is_what_is_written(wide: dict[str, Path], tmp_path: Path, data:
     for step in steps:
         shape = step.reshape(shape)
     written = read_shape(build(steps, wide["llama"], Store(tmp_path), data).artifact.folder)
-    assert shape == written.model_copy(update={"damaged": True})
+    assert shape == written.model_copy(update={"damaged": True, "narrowed": True})
 
 
-SHAPE = ModelShape(
-    architecture="Exaone4ForCausalLM",
-    layers=30,
-    hidden=2048,
-    ffn=4096,
-    heads=32,
-    kv_heads=8,
-    head_dim=64,
-    vocab=102400,
-    tied=True,
-    max_positions=65536,
-)
-QWEN2 = SHAPE.model_copy(update={"architecture": "Qwen2ForCausalLM"})
+QWEN2 = EXAONE.model_copy(update={"architecture": "Qwen2ForCausalLM"})
 
 
 @pytest.mark.parametrize(
@@ -231,14 +220,14 @@ QWEN2 = SHAPE.model_copy(update={"architecture": "Qwen2ForCausalLM"})
 )
 def test_refusals(fields: dict[str, Any], reason: str, engine: EngineTraits) -> None:
     with pytest.raises(Infeasible, match=reason):
-        check_recipe([parse_step(fields)], SHAPE, engine)
-    sparse = SHAPE.model_copy(update={"sparse": "2:4"})
+        check_recipe([parse_step(fields)], EXAONE, engine)
+    sparse = EXAONE.model_copy(update={"sparse": "2:4"})
     with pytest.raises(Infeasible, match=f"{fields['step']} breaks the 2:4 pattern|not below|no multiple"):
         check_recipe([parse_step(fields)], sparse, engine)
 
 
 def test_width_after_two_of_four_is_refused(engine: EngineTraits) -> None:
-    sparse = SHAPE.model_copy(update={"sparse": "2:4"})
+    sparse = EXAONE.model_copy(update={"sparse": "2:4"})
     for step in (PruneFFN(width=2048), PruneHidden(hidden=1024), PruneHeads(kv_heads=4)):
         with pytest.raises(Infeasible, match=f"{step.step} breaks the 2:4 pattern"):
             check_recipe([step], sparse, engine)
@@ -250,11 +239,11 @@ def test_qwen2_cannot_state_head_dim_but_both_steps_together_can(engine: EngineT
         with pytest.raises(Infeasible, match=f"{steps[0].step}: vLLM takes the head_dim of a Qwen2ForCausalLM"):
             check_recipe(steps, QWEN2, engine)
     assert check_recipe([heads, hidden], QWEN2, engine).hidden == 16 * 64
-    assert check_recipe([heads], SHAPE, engine).heads == 16
+    assert check_recipe([heads], EXAONE, engine).heads == 16
 
 
 def test_llama_heads_must_divide_the_hidden_size(engine: EngineTraits) -> None:
-    llama = SHAPE.model_copy(update={"architecture": "LlamaForCausalLM"})
+    llama = EXAONE.model_copy(update={"architecture": "LlamaForCausalLM"})
     with pytest.raises(Infeasible, match=r"prune_heads kv_heads 6: .* 24 heads do not divide 2048"):
         check_recipe([PruneHeads(kv_heads=6)], llama, engine)
     with pytest.raises(Infeasible, match=r"prune_hidden hidden 1408: .* 24 heads do not divide 1408"):
@@ -263,7 +252,7 @@ def test_llama_heads_must_divide_the_hidden_size(engine: EngineTraits) -> None:
 
 
 def test_w4a16_sees_the_new_widths(engine: EngineTraits) -> None:
-    small = SHAPE.model_copy(update={"hidden": 512, "ffn": 1024, "heads": 8})
+    small = EXAONE.model_copy(update={"hidden": 512, "ffn": 1024, "heads": 8})
     w4a16 = parse_step({"step": "quantize", "scheme": "W4A16"})
     check_recipe([PruneFFN(width=896), w4a16], small, engine)
     with pytest.raises(Infeasible, match="down_proj has 960 inputs"):

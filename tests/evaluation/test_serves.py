@@ -5,22 +5,10 @@ import pytest
 from compressors.quantize import Quantize
 from compressors.schemes import SCHEMES
 from compressors.shape import check_recipe
-from compressors.step import Infeasible, ModelShape
+from compressors.step import Infeasible
 from evaluation.serves import FEATURES, TABLE, installed, row
 from search.bench import traits
-
-SHAPE = ModelShape(
-    architecture="Exaone4ForCausalLM",
-    layers=30,
-    hidden=2048,
-    ffn=4096,
-    heads=32,
-    kv_heads=8,
-    head_dim=64,
-    vocab=102400,
-    tied=True,
-    max_positions=65536,
-)
+from tests.shapes import EXAONE
 
 
 @pytest.mark.parametrize("key", TABLE)
@@ -54,6 +42,6 @@ def test_an_engine_nobody_looked_at_is_named():
 )
 def test_a_lane_that_cannot_be_served_names_the_kernel(fields, device, version, reason):
     with pytest.raises(Infeasible, match=reason) as raised:
-        check_recipe([Quantize(**fields)], SHAPE, traits(device, version))
+        check_recipe([Quantize(**fields)], EXAONE, traits(device, version))
     assert f"vLLM {version} on {device}" in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -19,9 +19,9 @@ from evaluation.trimmed import in_original_ids, kept_tokens, recut
 from tests.evaluation.test_heldout import scored
 
 
-def text(tokens, actual, tops):
+def text(tokens, ends, actual, tops):
     return ScoredText(
-        tokens=tokens, actual=actual, top_ids=[[top] for top in tops], top_logprobs=[[-0.1]] * len(actual)
+        tokens=tokens, ends=ends, actual=actual, top_ids=[[top] for top in tops], top_logprobs=[[-0.1]] * len(actual)
     )
 
 
@@ -45,8 +45,8 @@ def test_ids_alone_make_no_difference(tmp_path):
 
 def test_a_token_that_is_gone_is_cut_finer_and_the_rest_compared():
     # the base reads 1 2 3 4; the model has no 2 and reads 1 [8 9] 3 4
-    base = text([1, 2, 3, 4], [-1.0, -2.0, -3.0], [2, 3, 4])
-    model = text([1, 8, 9, 3, 4], [-0.5, -0.25, -2.5, -3.0], [8, 9, 7, 4])
+    base = text([1, 2, 3, 4], [1, 3, 4, 5], [-1.0, -2.0, -3.0], [2, 3, 4])
+    model = text([1, 8, 9, 3, 4], [1, 2, 3, 4, 5], [-0.5, -0.25, -2.5, -3.0], [8, 9, 7, 4])
     told = recut(model, base)
     assert told.tokens == base.tokens
     # after 1 it says 8, not 2; behind 9 it has read what the base has read behind 2
@@ -59,12 +59,36 @@ def test_a_token_that_is_gone_is_cut_finer_and_the_rest_compared():
 
 
 def test_what_the_limit_cut_off_is_charged_at_the_mean():
-    base = text([1, 2, 5, 3, 4], [-1.0, -2.0, -3.0, -1.0], [2, 5, 3, 4])
-    model = text([1, 8, 9, 7, 3], [-1.0, -1.0, -2.0, -4.0], [8, 9, 7, 3])  # 8 9 7 is what 2 5 was
+    base = text([1, 2, 5, 3, 4], [1, 4, 7, 8, 9], [-1.0, -2.0, -3.0, -1.0], [2, 5, 3, 4])
+    model = text([1, 8, 9, 7, 3], [1, 3, 5, 7, 8], [-1.0, -1.0, -2.0, -4.0], [8, 9, 7, 3])  # 8 9 7 is what 2 5 was
     told = recut(model, base)
     assert [row[0] for row in told.top_ids] == [8, -1, 3, -1]
     assert told.actual == pytest.approx([-2.0, -2.0, -4.0, -2.0])
     assert recut(base, base) == base
+
+
+def test_a_word_that_comes_again_is_compared_with_its_own_place():
+    # the base reads 2 1 2; the model has no 2 and reads [8 1] 1 [8 1]: its first 1 is half of a 2, not the base's 1
+    base = text([2, 1, 2], [2, 3, 5], [-1.0, -2.0], [1, 2])
+    model = text([8, 1, 1, 8, 1], [1, 2, 3, 4, 5], [-1.0, -0.5, -0.25, -0.125], [1, 7, 8, 1])
+    told = recut(model, base)
+    assert [row[0] for row in told.top_ids] == [7, 8]
+    assert told.actual == [-0.5, -0.375]
+
+
+def test_a_character_of_several_tokens_is_read_once_its_last_is():
+    # one character of three bytes in the middle: the base has a token for it, the model reads its bytes
+    base = text([1, 2, 3], [1, 2, 3], [-1.0, -2.0], [2, 3])
+    model = text([1, 8, 9, 7, 3], [1, 2, 2, 2, 3], [-1.0, -1.0, -1.0, -4.0], [8, 9, 7, 5])
+    told = recut(model, base)
+    assert [row[0] for row in told.top_ids] == [8, 5]
+    assert told.actual == [-3.0, -4.0]
+
+
+def test_without_ends_nothing_is_guessed():
+    base, model = text([1, 2], [], [-1.0], [2]), text([1, 8, 9], [], [-1.0, -1.0], [8, 9])
+    with pytest.raises(ValueError, match="does not tell where"):
+        recut(model, base)
 
 
 def test_a_trimmed_model_is_measured_beside_its_base(engine, tmp_path):

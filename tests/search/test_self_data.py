@@ -1,5 +1,8 @@
 """The base writes its own calibration data, through the real engine, once."""
 
+import pytest
+
+from compressors.step import Infeasible
 from compressors.store import Store
 from evaluation.reference import MODEL
 from search.self_data import opening_of, self_written
@@ -18,6 +21,15 @@ def test_it_is_written_once(engine, tmp_path, monkeypatch):
     assert len({row[0]["content"] for row in first.rows}) == len(first.rows)
     monkeypatch.setattr(engine, "load", lambda folder: pytest_fails())
     assert self_written(engine, MODEL, "tiny", 16, store) == first
+
+
+def test_a_base_that_writes_too_little_is_refused_and_not_asked_again(engine, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    with pytest.raises(Infeasible, match=r"wrote \d usable conversations of 4; give data"):
+        self_written(engine, MODEL, "tiny", 4, store)
+    monkeypatch.setattr(engine, "load", lambda folder: pytest_fails())
+    with pytest.raises(Infeasible, match="give data"):
+        self_written(engine, MODEL, "tiny", 4, store)
 
 
 def pytest_fails():

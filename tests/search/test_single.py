@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import AutoConfig
 
-from search.errors import BadInput
+from search.errors import BadInput, RunFailed
 from search.recipe import Recipe
 from search.single import compress, evaluate, plan, read_recipe
 
@@ -41,6 +41,16 @@ def test_one_recipe_is_applied_and_measured_against_the_base(tmp_path):
     assert result["score"]["perf_norm"] == pytest.approx(result["perf"] / result["score"]["perf_base"])
     with pytest.raises(BadInput, match="there already"):
         compress(str(recipe), "tiny", tmp_path / "model", None)
+
+
+def test_a_defect_under_way_is_one_line_and_told_in_full_beside_the_output(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("mat1 and mat2\nshapes cannot be multiplied")
+
+    monkeypatch.setattr("compressors.depth.DropLayers.apply", broken)
+    with pytest.raises(RunFailed, match=r"drop_layers.*: RuntimeError: mat1 and mat2 shapes cannot .*traceback\.txt"):
+        compress('[{"step": "drop_layers", "count": 1}]', "tiny", tmp_path / "model", None)
+    assert "in broken" in (tmp_path / "model.traceback.txt").read_text()
 
 
 @pytest.mark.parametrize("form", ["json text", "json", "yaml"])
