@@ -65,11 +65,27 @@ def load_dense(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTo
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "quantization_config" not in config:
         return load(folder, device)
+    import torch
+    from compressed_tensors.offload import remove_dispatch
     from compressed_tensors.quantization import disable_quantization
     from transformers import CompressedTensorsConfig
 
-    model, tokenizer = load(folder, device, quantization_config=CompressedTensorsConfig(dequantize=True))
+    model, tokenizer = load(folder, "cpu", quantization_config=CompressedTensorsConfig(dequantize=True))
+    # compressed-tensors left every weight on the host, handing out a copy whenever a module is asked for one
+    remove_dispatch(model, onload_tensors=False)
+    torch.nn.Module.to(model, device)
     return model.apply(disable_quantization), tokenizer  # it would go on to round activations, and stop gradients there
+
+
+def let_go(model: PreTrainedModel) -> None:
+    """Give the memory of all weights back, whoever still holds the modules. `model` is of no use afterwards.
+
+    llmcompressor traces a model with torch.fx, whose tables of wrapped functions keep it for the life of the process.
+    """
+    from compressed_tensors.offload import remove_dispatch
+
+    for tensor in (*remove_dispatch(model).parameters(), *model.buffers()):
+        tensor.data = tensor.data.new_empty(0)
 
 
 def hand_on(source: Path, target: Path, device: str) -> None:

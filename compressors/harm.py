@@ -16,6 +16,7 @@ from compressors.data import Sample
 from compressors.divergence import divergence
 from compressors.logits import parts
 from compressors.objective import learner_of
+from compressors.precision import mixed
 from compressors.teacher import last_hidden
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Watch:
             with torch.no_grad():
                 hidden, targets = learner_of(student, piece)
                 for part in parts(len(hidden), student.config.vocab_size):
-                    with torch.autocast(hidden.device.type, torch.bfloat16, enabled=hidden.is_cuda):
+                    with mixed(hidden.device):
                         given = torch.log_softmax(student.lm_head(hidden[part]).float(), dim=-1)
                         wanted = torch.log_softmax(self.head(guide[part]).float(), dim=-1)
                     kl += float(divergence("kl", given, wanted))

@@ -12,6 +12,7 @@ from compressors.batches import pad
 from compressors.data import Sample
 from compressors.divergence import Kind, divergence
 from compressors.logits import parts
+from compressors.precision import mixed
 from compressors.step import Infeasible
 from compressors.teacher import Teacher, same_categories
 
@@ -46,7 +47,7 @@ class Match:
         leaf = learner.detach().requires_grad_()
         total = 0.0
         for part in parts(len(leaf), student.config.vocab_size):
-            with torch.autocast(leaf.device.type, torch.bfloat16, enabled=leaf.is_cuda):
+            with mixed(leaf.device):
                 logits = student.lm_head(leaf[part])
             wanted, ids = guide.at(part)
             given = same_categories(torch.log_softmax(logits.float(), dim=-1), ids)
@@ -76,7 +77,7 @@ class Say:
         leaf = learner.detach().requires_grad_()
         total = 0.0
         for part in parts(len(leaf), student.config.vocab_size):
-            with torch.autocast(leaf.device.type, torch.bfloat16, enabled=leaf.is_cuda):
+            with mixed(leaf.device):
                 logits = student.lm_head(leaf[part])
             loss = torch.nn.functional.cross_entropy(logits.float(), targets[part], reduction="sum") / counted
             loss.backward()
@@ -91,10 +92,9 @@ class Say:
 
 def learner_of(student: PreTrainedModel, piece: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
     """Last hidden states [positions, hidden] where the next token counts, and that token [positions]."""
-    import torch
 
     ids, counted = pad(piece, str(student.device))
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
+    with mixed(ids.device):
         hidden = student.model(input_ids=ids, use_cache=False).last_hidden_state[counted]
     return hidden, ids.roll(-1, dims=1)[counted]
 

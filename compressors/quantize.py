@@ -176,10 +176,13 @@ class Quantize(Step):
         from compressors import checkpoint
 
         model, tokenizer = checkpoint.load(source, context.device)
-        rows = self._rows(tokenizer, context)
-        chosen = self._sensitive_layers(model, source, rows, context) if self.sensitive else []
-        self._quantize(model, tokenizer, rows, chosen)
-        checkpoint.save(model, tokenizer, target, files_from=source)
+        try:
+            rows = self._rows(tokenizer, context)
+            chosen = self._sensitive_layers(model, source, rows, context) if self.sensitive else []
+            self._quantize(model, tokenizer, rows, chosen)
+            checkpoint.save(model, tokenizer, target, files_from=source)
+        finally:
+            checkpoint.let_go(model)
 
     def _quantize(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], chosen: list[int]

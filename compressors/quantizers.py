@@ -45,10 +45,18 @@ def quantize(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request: Request, rows: Dataset | None
 ) -> None:
     """Quantize `model` in place; `rows` (input_ids, attention_mask) are needed by all but data-free requests."""
-    from llmcompressor.entrypoints.oneshot import oneshot
-
     if request.int8_head:
         untie(model)
+    with corrections(request.method, model):
+        once(model, tokenizer, modifiers(request, model.device.type), rows)
+    forget_order(model)
+
+
+def once(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: Any, rows: Dataset | None) -> None:
+    """llmcompressor's oneshot, in a session of its own: the global one would hold the model, and the GPU's memory."""
+    from llmcompressor.core import create_session
+    from llmcompressor.entrypoints.oneshot import oneshot
+
     data: dict[str, Any] = {}
     if rows is not None:
         data = {
@@ -57,9 +65,8 @@ def quantize(
             "shuffle_calibration_samples": False,
             "max_seq_length": MAX_LENGTH,
         }
-    with corrections(request.method, model):
-        oneshot(model=model, tokenizer=tokenizer, recipe=modifiers(request, model.device.type), **data)
-    forget_order(model)
+    with create_session():
+        oneshot(model=model, tokenizer=tokenizer, recipe=recipe, **data)
 
 
 def forget_order(model: PreTrainedModel) -> None:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 SAY_EVERY = 10.0  # seconds between two lines of progress
 CODE = tuple(f"compressors.{name}" for name in
-             ("data", "batches", "training", "recover", "objective", "logits", "divergence", "teacher", "trainable",
-              "fake_quant", "harm", "adam", "vocabulary", "tokens", "corpus", "quantizers", "schemes"))  # fmt: skip
+             ("data", "batches", "training", "recover", "objective", "precision", "logits", "divergence", "teacher",
+              "trainable", "fake_quant", "harm", "adam", "vocabulary", "tokens", "corpus", "quantizers",
+              "schemes"))  # fmt: skip
 
 
 class Recovery(Step):

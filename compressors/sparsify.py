@@ -72,11 +72,10 @@ class Sparsify(Step):
 
     def _calibrated(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, context: StepContext) -> None:
         from compressors.data import tokenize
-        from compressors.quantizers import calibration
+        from compressors.quantizers import calibration, once
         from compressors.quiet import errors_only
 
         errors_only()
-        from llmcompressor.entrypoints.oneshot import oneshot
         from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
         from llmcompressor.modifiers.pruning.wanda import WandaPruningModifier
 
@@ -91,15 +90,7 @@ class Sparsify(Step):
             "targets": [r"re:model\.layers\.\d+$"],
         }
         kind = SparseGPTModifier if self.method == "sparsegpt" else WandaPruningModifier
-        oneshot(
-            model=model,
-            tokenizer=tokenizer,
-            recipe=kind(**settings),
-            dataset=calibration(tokens),
-            num_calibration_samples=len(tokens),
-            shuffle_calibration_samples=False,
-            max_seq_length=MAX_LENGTH,
-        )
+        once(model, tokenizer, kind(**settings), calibration(tokens))
 
 
 def prune_by_magnitude(model: PreTrainedModel, sparsity: float, pattern: str) -> None:

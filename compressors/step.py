@@ -144,8 +144,11 @@ class Step(BaseModel):
         from compressors import checkpoint
 
         model, tokenizer = checkpoint.load(source, context.device)
-        model = self.apply(model, tokenizer, context)
-        checkpoint.save(model, tokenizer, target, files_from=source)
+        try:
+            model = self.apply(model, tokenizer, context)
+            checkpoint.save(model, tokenizer, target, files_from=source)
+        finally:
+            checkpoint.let_go(model)
 
     def apply(
         self,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compressors.batches import pad
 from compressors.data import Sample
 from compressors.divergence import over_top, rest_of
+from compressors.precision import mixed
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +170,7 @@ def last_hidden(model: PreTrainedModel, piece: Sequence[Sample]) -> torch.Tensor
     import torch
 
     ids, counted = pad(piece, str(model.device))
-    with torch.no_grad(), torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.is_cuda):
+    with torch.no_grad(), mixed(ids.device):
         found: torch.Tensor = model.model(input_ids=ids, use_cache=False).last_hidden_state[counted]
     return found
 

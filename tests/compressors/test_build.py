@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from compressors.context import Context
 from compressors.depth import DropLayers
 from compressors.quantize import Quantize
 from compressors.step import Conversations, StepContext, StepFault
+from compressors.steps import parse_step
 from compressors.store import Store
 
 DROP = DropLayers(count=1, calibration_rows=8)
@@ -53,6 +56,38 @@ def test_a_shared_prefix_is_built_once(base: Path, tmp_path: Path, data: Convers
     assert third.artifact == first.artifact
     assert first.stages[0].key == second.stages[0].key
     assert all(stage.seconds >= 0 and stage.peak_gpu_bytes == 0 for stage in first.stages)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"step": "drop_layers", "count": 1, "calibration_rows": 8},
+        {"step": "quantize", "scheme": "W8A8"},
+        {"step": "quantize", "scheme": "W4A16", "method": "gptq", "calibration_rows": 8},
+        {"step": "sparsify", "method": "wanda", "calibration_rows": 8},
+        {"step": "finetune", "tokens": 300, "trains": "lora", "batch_tokens": 256},
+    ],
+    ids=lambda step: "-".join(map(str, step.values())),
+)
+def test_no_weight_of_a_step_stays_in_memory(
+    base: Path, tmp_path: Path, data: Conversations, step: dict[str, object]
+) -> None:
+    """Workers live for a whole search: what each trial leaves adds up until the GPU is full."""
+    before = bytes_alive()
+    build([parse_step(step)], base, Store(tmp_path), data)
+    assert bytes_alive() - before < 10_000  # the model has 2 MB
+
+
+def bytes_alive() -> int:
+    """Of all tensors in this process."""
+    import torch
+
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old names, which torch's own modules answer to when asked what they are
+        tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    return sum(storages.values())
 
 
 def test_a_damaged_artifact_is_built_again(base: Path, tmp_path: Path, data: Conversations, runs: list[str]) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from compressors import checkpoint
-from compressors.step import StepFault
+from compressors.build import build
+from compressors.quantize import Quantize
+from compressors.step import Conversations, StepFault
+from compressors.store import Store
 
 
 @pytest.mark.parametrize("kind", ["exaone4", "llama", "qwen2", "qwen3"])
@@ -72,3 +75,11 @@ def test_what_is_not_finite_is_named(base: Path, tmp_path: Path, value: float) -
 def test_layer_types_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StepFault, match="3 layer_types for 2 layers"):
         checkpoint.dump_config({"layer_types": ["full_attention"] * 3, "num_hidden_layers": 2}, tmp_path)
+
+
+def test_quantized_weights_come_back_as_the_models_own(base: Path, tmp_path: Path, data: Conversations) -> None:
+    """compressed-tensors leaves them on the host, and hands out copies: on a GPU none of these would learn."""
+    folder = build([Quantize(scheme="W4A16")], base, Store(tmp_path), data).artifact.folder
+    model, _ = checkpoint.load_dense(folder, "cpu")
+    assert {type(module._parameters) for module in model.modules()} == {dict}
+    assert "Linear.forward" in model.lm_head.forward.__qualname__
