@@ -243,12 +243,13 @@ class Measurer:
                 figures.append(compare(one, other))
                 kept.append(likelihood_kept(figures[-1], compare(other, other)))
         positions = sum(figure.positions for figure in figures)
-        divergence = sum(figure.kl * figure.positions for figure in figures) / positions
+        compared = sum(figure.compared for figure in figures)
+        divergence = sum(figure.kl * figure.compared for figure in figures) / max(1, compared)
         return {
             "agreement": BenchmarkFigures(
                 grades={f"text-{number}": figure.agreement for number, figure in enumerate(figures)},
                 passes=[],
-                details={"kl": divergence, "positions": float(positions)},
+                details={"kl": divergence, "positions": float(positions), "compared": float(compared)},
             ),
             "perplexity": BenchmarkFigures(
                 grades={f"text-{number}": value for number, value in enumerate(kept)},

@@ -5,7 +5,6 @@ Knows nothing of Ray, of schedulers or of other trials. Holds a warm engine betw
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from search.errors import BadInput
 from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
-from search.space import SELF, Space, recipes_of
+from search.space import SELF, Space, steps_of
 
 NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
 
@@ -144,9 +143,7 @@ class Bench:
 
 def furthest(space: Space) -> int:
     """The most tokens that any recipe of `space` trains."""
-    recipes = itertools.chain(space.seed_recipes(), recipes_of(space))
-    return max((int(getattr(step, step.continues)) for recipe in recipes for step in recipe.steps if step.continues),
-               default=0)  # fmt: skip
+    return max((int(getattr(step, step.continues)) for step in steps_of(space) if step.continues), default=0)
 
 
 def engine_settings(device: str | None = None, max_model_len: int = 4096) -> EngineSettings:

@@ -35,6 +35,8 @@ def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> di
     folder = find_base(base)
     try:
         check_recipe(recipe.steps, read_shape(folder), traits(find_device()))
+        for step in recipe.steps:
+            step.preflight(folder)
         rows = read_conversations(
             data if data is not None else Path(resolve_path(f"{REFERENCE}text/calibration.jsonl", Path()))
         )

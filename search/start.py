@@ -19,7 +19,7 @@ from search.bench import traits
 from search.errors import BadInput
 from search.job import Job
 from search.ledger import Ledger
-from search.space import SELF, Space, recipes_of
+from search.space import SELF, Space, recipes_of, steps_of
 from search.space_file import load_space
 
 PACKAGES = (
@@ -89,6 +89,8 @@ def check_inputs(spec: Space, folder: Path) -> None:
         if spec.calibration != SELF:
             load_conversations(spec.calibration)
         check_recipe([], read_shape(folder), traits(find_device()))
+        for step in steps_of(spec):
+            step.preflight(folder)
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     _check_feasible(spec, folder)
