@@ -289,7 +289,7 @@ class Measurer:
             "artifact": subject.key,
             "engine": about["engine"],
             "device": about["device_name"],
-            "settings": engine.settings.model_dump(exclude={"python", "load_timeout", "answer_timeout"}),
+            "settings": engine.settings.model_dump(exclude={"python", "versions", "load_timeout", "answer_timeout"}),
         }
 
     def _kernels(self, subject: Subject) -> list[str]:

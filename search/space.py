@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from cluster.engines import EngineName
 from compressors.step import Step
 from compressors.steps import STEPS
 from evaluation.suite import SuiteSpec
@@ -95,6 +96,7 @@ class Space(BaseModel):
     self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
     rungs: tuple[Rung, ...] = DEFAULT_RUNGS
     eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
+    engine: EngineName = Field("own", description="own: this environment's vLLM; contest: 0.14.1, see `make contest`")
     passes: int = Field(3, ge=1, description="timed passes over each slice of items")
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")

@@ -88,7 +88,7 @@ def check_inputs(spec: Space, folder: Path) -> None:
         _check_lengths(Suite(spec.evaluation, [rung.items for rung in spec.rungs]), spec, folder)
         if spec.calibration != SELF:
             load_conversations(spec.calibration)
-        check_recipe([], read_shape(folder), traits(find_device()))
+        check_recipe([], read_shape(folder), traits(find_device(), spec.engine))
         for step in steps_of(spec):
             step.preflight(folder)
     except (BadData, Infeasible, ValueError, OSError) as fault:
@@ -132,7 +132,7 @@ def _check_lengths(suite: Suite, spec: Space, folder: Path) -> None:
 
 
 def _check_feasible(spec: Space, folder: Path) -> None:
-    shape, engine = read_shape(folder), traits(find_device())
+    shape, engine = read_shape(folder), traits(find_device(), spec.engine)
     reason = ""
     for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec)):
         try:
