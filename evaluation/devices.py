@@ -37,6 +37,7 @@ class Device(BaseModel):
 
     name: str
     bandwidth: PositiveFloat = Field(description="bytes a second to and from memory")
+    cache: PositiveFloat = Field(description="bytes of the second-level cache: what fits does not go to memory")
     bf16: PositiveFloat = Field(description="dense bf16 operations a second, fp32 accumulation")
     int8: PositiveFloat = Field(description="dense int8 operations a second")
     fp8: float | None = Field(description="dense fp8 operations a second; None where there is no such unit")
@@ -53,15 +54,17 @@ class Device(BaseModel):
 # NVIDIA L4 Tensor Core GPU datasheet (2023): 300 GB/s, bf16 242 and int8, fp8 485 T with sparsity, 72 W. Efficiencies
 # as facts at hand assume for it: 85 % of the bandwidth, 55 to 60 % of the rates.
 L4 = Device(
-    name="NVIDIA L4", bandwidth=300e9, bf16=121e12, int8=242e12, fp8=242e12,
+    name="NVIDIA L4", bandwidth=300e9, cache=48e6, bf16=121e12, int8=242e12, fp8=242e12,
     efficiencies=Efficiencies(bf16=0.575, int8=0.575, fp8=0.575, layer_seconds=2e-5),
 )  # fmt: skip
 # NVIDIA H100 Tensor Core GPU datasheet (2023), SXM: 3.35 TB/s, bf16 1,979 and int8, fp8 3,958 T with sparsity.
-H100 = Device(name="NVIDIA H100 SXM", bandwidth=3.35e12, bf16=989.5e12, int8=1979e12, fp8=1979e12)
+H100 = Device(name="NVIDIA H100 SXM", bandwidth=3.35e12, cache=50e6, bf16=989.5e12, int8=1979e12, fp8=1979e12)
 # NVIDIA Ada GPU Architecture whitepaper 2.01, appendix A: 1,008 GB/s; dense bf16 165.2, fp8 330.3 (both with fp32
 # accumulation), int8 660.6 T.
-RTX_4090 = Device(name="NVIDIA GeForce RTX 4090", bandwidth=1008e9, bf16=165.2e12, int8=660.6e12, fp8=330.3e12)
+RTX_4090 = Device(
+    name="NVIDIA GeForce RTX 4090", bandwidth=1008e9, cache=72e6, bf16=165.2e12, int8=660.6e12, fp8=330.3e12
+)
 # NVIDIA A100 80GB datasheet (2021), SXM: 2,039 GB/s, dense bf16 312, int8 624 T; no fp8 unit.
-A100 = Device(name="NVIDIA A100 SXM 80GB", bandwidth=2039e9, bf16=312e12, int8=624e12, fp8=None)
+A100 = Device(name="NVIDIA A100 SXM 80GB", bandwidth=2039e9, cache=40e6, bf16=312e12, int8=624e12, fp8=None)
 
 DEVICES: dict[str, Device] = {"L4": L4, "H100": H100, "RTX 4090": RTX_4090, "A100": A100}

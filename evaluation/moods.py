@@ -40,12 +40,12 @@ class Fit:
         """Score in the fast mood, of rows (n, features)."""
         return self.constant + features @ self.effects
 
-    def spread(self, features: np.ndarray) -> np.ndarray:
+    def spread(self, features: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Scale of what a new row's fast score may be: the noise and what is not known of the effects."""
         import numpy as np
 
         rows = np.column_stack([np.ones(len(features)), features, np.zeros(len(features))])
-        return np.sqrt(self.noise**2 + np.einsum("ij,jk,ik->i", rows, self.covariance, rows))
+        return np.sqrt((self.noise * scales) ** 2 + np.einsum("ij,jk,ik->i", rows, self.covariance, rows))
 
     def slow_chance(self, indicators: np.ndarray) -> np.ndarray:
         """Probability of the slow mood, of rows (n, indicators)."""
@@ -57,6 +57,7 @@ def fit(
     scores: np.ndarray,
     mood: np.ndarray,
     indicators: np.ndarray,
+    scales: np.ndarray,
     spreads: np.ndarray,
     odds_spreads: np.ndarray,
 ) -> Fit:
@@ -74,17 +75,17 @@ def fit(
     rows = np.column_stack([np.ones(len(scores)), features])
     # each row twice, as if fast and as if slow, weighed by how likely that is
     design = np.vstack([np.column_stack([rows, np.zeros(len(rows))]), np.column_stack([rows, -np.ones(len(rows))])])
-    twice = np.concatenate([scores, scores])
+    twice, both = np.concatenate([scores, scores]), np.concatenate([scales, scales])
     found = prior.copy()
     found[0] = np.quantile(scores, 0.75)
     odds = np.zeros(1 + indicators.shape[1])
     for _ in range(ROUNDS):
         odds = _logistic(indicators, slow, odds, odds_spreads)
         chances = _sigmoid(odds[0] + indicators @ odds[1:])
-        apart = ((twice - design @ found) / noise).reshape(2, -1)
+        apart = ((twice - design @ found) / (noise * both)).reshape(2, -1)
         likely = np.log([1 - chances, chances]) - (FREEDOM + 1) / 2 * np.log1p(apart**2 / FREEDOM)
         slow = np.where(known, slow, _sigmoid(likely[1] - likely[0]))
-        weights = np.concatenate([1 - slow, slow]) * (FREEDOM + 1) / (FREEDOM + apart.ravel() ** 2)
+        weights = np.concatenate([1 - slow, slow]) * (FREEDOM + 1) / (FREEDOM + apart.ravel() ** 2) / both**2
         information = (design.T * (weights / noise**2)) @ design + np.diag(precision)
         before, found = found, np.linalg.solve(
             information, design.T @ (weights / noise**2 * twice) + precision * prior

@@ -102,7 +102,9 @@ def decode_seconds(model: Description, requests: Requests, device: Device) -> fl
 def pass_seconds(model: Description, tokens: float, logits: float, device: Device) -> float:
     """Seconds of one pass of `tokens` through all layers and of `logits` of them through lm_head, but for attention."""
     per_layer = sum(_product(part, part.share * model.linear_weights, tokens, device) for part in model.linears)
-    per_layer += traffic_seconds(tokens * layer_traffic(model), device) + device.efficiencies.layer_seconds
+    if tokens * 2 * 2 * model.ffn > device.cache:  # the widest tensor between products, in bf16
+        per_layer += traffic_seconds(tokens * layer_traffic(model), device)
+    per_layer += device.efficiencies.layer_seconds
     head = _product(model.head, model.head_weights, logits, device)
     return model.layers * per_layer + head + device.efficiencies.step_seconds
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from evaluation.description import SCHEMES, Description
 from evaluation.devices import DEVICES, H100, Device
 from evaluation.roofline import Measured, fit, left_out, moved, predict
-from evaluation.workload import CONTEST, Requests
+from evaluation.workload import CONTEST, Requests, contest
 
 EXAONE = Description(
     layers=30, hidden=2048, ffn=4096, heads=32, kv_heads=8, head_dim=64, vocab=102400, tied=True
@@ -31,6 +31,7 @@ MEASURED = tuple(
     )
 )
 BASE = "bf16"
+AT_ONCE = (256, 32, 8, 4, 1)
 
 CANDIDATES: dict[str, Description] = {
     "bf16": EXAONE,
@@ -79,6 +80,16 @@ def device_table(devices: Mapping[str, Device]) -> list[str]:
     return lines
 
 
+def concurrency_table(device: Device) -> list[str]:
+    """Markdown lines: SpeedNorm on `device` by how many sequences run at once, which nobody has said of the server."""
+    lines = ["| model | " + " | ".join(f"{one} at once" for one in AT_ONCE) + " |", "| --- |" + " --- |" * len(AT_ONCE)]
+    for name, model in CANDIDATES.items():
+        if model is not EXAONE:
+            told = [predict(model, EXAONE, contest(one), device).speed_norm for one in AT_ONCE]
+            lines.append(f"| {name} | " + " | ".join(f"{one:+.3f}" for one in told) + " |")
+    return lines
+
+
 def main() -> None:
     fitted = fit(MEASURED, H100)
     shown = {name: fitted if device is H100 else moved(fitted, device) for name, device in DEVICES.items()}
@@ -86,3 +97,5 @@ def main() -> None:
     print("\n".join(["Measured and predicted, one H100:", "", *fit_table(fitted), "", f"Efficiencies: {told}.", ""]))
     print("\n".join(["Predicted, not measured: SpeedNorm and ms a token, the contest's workload:", ""]))
     print("\n".join(device_table(shown)))
+    print("\n".join(["", f"Predicted, not measured: SpeedNorm on {shown['L4'].name} by sequences at once:", ""]))
+    print("\n".join(concurrency_table(shown["L4"])))

@@ -38,8 +38,8 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    row: int = Field(description="line of the CSV's records, the first after the header being 2")
-    source: str = Field(description="who reported it")
+    row: int = Field(0, description="record of the CSV, the first after the header being 2")
+    source: str = Field("", description="who reported it")
     name: str = ""
     score: float | None = Field(None, description="what the server said")
     minutes: float | None = Field(None, description="of the server's run")
@@ -70,7 +70,9 @@ def read_submissions(path: Path) -> list[Submission]:
             reader = csv.DictReader(lines)
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
             if missing:
-                raise ValueError(f"{path} has no column {', '.join(missing)}: add it to the header; its cells may be empty")
+                raise ValueError(
+                    f"{path} has no column {', '.join(missing)}: add it to the header; its cells may be empty"
+                )
             rows = list(enumerate(reader, start=2))
     except OSError as fault:
         raise ValueError(f"{path} cannot be read ({fault.strerror}): give the CSV of your submissions") from fault

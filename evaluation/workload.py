@@ -13,7 +13,9 @@ class Requests(BaseModel):
     name: str = Field(description="for messages")
     prompts: PositiveInt = Field(description="how many")
     prompt_tokens: PositiveInt = Field(description="tokens of each prompt")
-    output_tokens: PositiveInt = Field(description="tokens generated for each; the first comes out of the prompt's pass")
+    output_tokens: PositiveInt = Field(
+        description="tokens generated for each; the first comes out of the prompt's pass"
+    )
     concurrency: PositiveInt = Field(256, description="sequences decoded together at most")
 
     @property
@@ -29,15 +31,35 @@ class Requests(BaseModel):
 
 Workload = tuple[Requests, ...]
 
-# The contest's four benchmarks. Counts are those of the published test sets, LongRAG's lengths are published averages
-# of its two tasks, half of the items each; the other lengths are assumptions: a few hundred tokens for a multiple-choice
-# prompt, answers of KoMT-Bench of 600 of at most 1,024 tokens, the second turn with the first before it. Concurrency is
-# vLLM's max_num_seqs as pinned here (256), or what fits an L4's KV cache (about 260,000 tokens) where prompts are long.
-CONTEST: Workload = (
-    Requests(name="KMMLU-Pro", prompts=2822, prompt_tokens=400, output_tokens=8),
-    Requests(name="KMMLU-Redux", prompts=2587, prompt_tokens=400, output_tokens=8),
-    Requests(name="Ko-LongRAG, one document", prompts=300, prompt_tokens=2915, output_tokens=50, concurrency=88),
-    Requests(name="Ko-LongRAG, several documents", prompts=300, prompt_tokens=14092, output_tokens=50, concurrency=18),
-    Requests(name="KoMT-Bench, turn 1", prompts=80, prompt_tokens=180, output_tokens=600),
-    Requests(name="KoMT-Bench, turn 2", prompts=80, prompt_tokens=880, output_tokens=600),
-)
+LONGEST_TOGETHER = 260_000  # tokens that fit an L4's KV cache in bf16 beside the model
+
+
+def contest(concurrency: int = 256) -> Workload:
+    """The contest's four benchmarks, at most `concurrency` sequences at once (vLLM's max_num_seqs as pinned here).
+
+    Counts are those of the published test sets, LongRAG's lengths published averages of its two tasks, taken for half
+    of the items each. Assumed are 400 tokens for a multiple-choice prompt, answers of 8 and 50 tokens, and for
+    KoMT-Bench 600 of at most 1,024 tokens, the second turn with the first before it. How many sequences the server runs
+    at once nobody has said.
+    """
+    parts = (  # name, prompts, prompt tokens, output tokens
+        ("KMMLU-Pro", 2822, 400, 8),
+        ("KMMLU-Redux", 2587, 400, 8),
+        ("Ko-LongRAG, one document", 300, 2915, 50),
+        ("Ko-LongRAG, several documents", 300, 14092, 50),
+        ("KoMT-Bench, turn 1", 80, 180, 600),
+        ("KoMT-Bench, turn 2", 80, 880, 600),
+    )
+    return tuple(
+        Requests(
+            name=name,
+            prompts=prompts,
+            prompt_tokens=before,
+            output_tokens=after,
+            concurrency=min(concurrency, LONGEST_TOGETHER // (before + after)),
+        )
+        for name, prompts, before, after in parts
+    )
+
+
+CONTEST = contest()
