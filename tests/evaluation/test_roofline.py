@@ -18,8 +18,8 @@ from evaluation.roofline import (
     prefill_seconds,
     seconds,
 )
-from evaluation.roofline_table import BASE, EXAONE, LONG_PROMPTS, MEASURED
-from evaluation.workload import CONTEST, Requests
+from evaluation.roofline_table import AT_ONCE, BASE, CANDIDATES, EXAONE, LONG_PROMPTS, MEASURED, main
+from evaluation.workload import CONTEST, Requests, contest
 
 FREE = {"layer_seconds": 1e-12, "step_seconds": 1e-12}  # steps that cost nothing besides
 IDEAL = Efficiencies(bf16=1, int8=1, fp8=1, attention=1, bandwidth=1, dequantization=1, **FREE)
@@ -140,6 +140,29 @@ def test_what_was_measured_on_an_h100():
         errors_alone.append(abs(alone[one.name] - seen))
     assert sum(errors) / len(errors) <= 0.03
     assert sum(errors_alone) / len(errors_alone) <= 0.03
+
+
+@pytest.mark.parametrize("at_once", AT_ONCE[:-1])
+def test_an_l4_ranks_schemes_as_public_submissions_do(at_once):
+    device = moved(fit(MEASURED, H100), L4)
+    names = ("W8A8", "FP8_DYNAMIC", "W4A16, 8 layers in bf16")
+    told = [predict(CANDIDATES[name], EXAONE, contest(at_once), device).speed_norm for name in names]
+    assert told == sorted(told, reverse=True)
+    assert told[1] > 0.1
+
+
+def test_the_command_says_what_is_predicted(capsys):
+    main()
+    told = capsys.readouterr().out
+    assert "| W4A16 | 2.00" in told
+    assert told.count("Predicted, not measured") == 2
+    assert all(name in told for name in DEVICES)
+
+
+def test_the_contests_requests_fit_an_l4s_cache():
+    assert all(one.together * (one.prompt_tokens + one.output_tokens) <= 260_000 for one in CONTEST)
+    assert {one.together for one in contest(8)} == {8}
+    assert sum(one.generated for one in CONTEST) == (2822 + 2587) * 8 + 600 * 50 + 160 * 600
 
 
 def test_bad_input_is_refused_by_name(tmp_path):
