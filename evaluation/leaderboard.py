@@ -36,8 +36,9 @@ class Feature:
 
     name: str
     of: Callable[[Submission], float | None]
-    spread: float  # of its effect's normal prior around 0, a unit of the feature
+    spread: float  # of its effect's normal prior, a unit of the feature
     usual: float = 0.0
+    expected: float = 0.0  # middle of that prior
 
     def value(self, row: Submission) -> float:
         found = self.of(row)
@@ -54,7 +55,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature("W8A8 by rounding alone, besides", _rounded, 0.03),
     Feature("FP8", lambda row: row.scheme == "FP8", 0.05),
     Feature("W4A16", lambda row: row.scheme == "W4A16", 0.05),
-    Feature("not quantized", lambda row: row.scheme == "none", 0.1),
+    # the base scores 0.5 by the formula, where a recipe nobody describes scores about 0.6
+    Feature("not quantized", lambda row: row.scheme == "none", 0.02, expected=-0.1),
     Feature("another scheme", lambda row: row.scheme == "other", 0.1),
     Feature("some layers in 16 bits", lambda row: row.kept, 0.03),
     Feature("weights trained before", lambda row: row.trained, 0.2),
@@ -84,6 +86,7 @@ class Forecast(BaseModel):
     slow_chance: float = Field(description="probability of the slow mood")
     loss: float = Field(description="what the slow mood costs")
     middle: float = Field(description="median over both moods: as likely above as below")
+    unseen: tuple[str, ...] = Field(description="what the recipe has that no submission showed: taken to cost nothing")
 
 
 class Calibration:
@@ -95,12 +98,14 @@ class Calibration:
         unscored = [row.row for row in rows if row.score is None]
         if unscored or not rows:
             raise ValueError(f"nothing can be learned from rows {unscored}: give rows with a server_score")
+        self._seen = _table(FEATURES, rows).any(axis=0)
         self.fit: Fit = fit(
             features=_table(FEATURES, rows),
             scores=np.array([row.score for row in rows], dtype=float),
             mood=np.array([mood(row) for row in rows]),
             indicators=_table(ODDS, rows),
             scales=_scales(rows),
+            expected=np.array([feature.expected for feature in FEATURES]),
             spreads=np.array([feature.spread for feature in FEATURES]),
             odds_spreads=np.array([feature.spread for feature in ODDS]),
         )
@@ -112,9 +117,9 @@ class Calibration:
         features = _table(FEATURES, rows)
         chances = self.fit.slow_chance(_table(ODDS, rows))
         wide = float(t.ppf((1 + LEVEL) / 2, FREEDOM))
-        told = []
         spreads = self.fit.spread(features, _scales(rows))
-        for fast, spread, chance in zip(self.fit.fast(features), spreads, chances, strict=True):
+        told = []
+        for row, fast, spread, chance in zip(features, self.fit.fast(features), spreads, chances, strict=True):
             told.append(
                 Forecast(
                     fast=fast,
@@ -123,6 +128,11 @@ class Calibration:
                     slow_chance=chance,
                     loss=self.fit.loss,
                     middle=_middle(fast, spread, chance, self.fit.loss),
+                    unseen=tuple(
+                        feature.name
+                        for feature, value, seen in zip(FEATURES, row, self._seen, strict=True)
+                        if value and not seen
+                    ),
                 )
             )
         return told

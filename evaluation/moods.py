@@ -2,9 +2,9 @@
 
     score = constant + Σ features · effects - loss · slow + noise,    noise ~ Student's t
 
-Every effect has a normal prior around 0, so that what few rows show stays small. Whether a row was slow is Bernoulli,
-its log odds linear in indicators of their own, shrunk likewise; where the mood is known it is given. Fitted by EM
-(mood) around iterated reweighting (Student's t; Lange et al., 1989). Knows nothing of recipes or files.
+Every effect has a normal prior, so that what few rows show stays near what was expected, mostly nothing. Whether a row
+was slow is Bernoulli, its log odds linear in indicators of their own, shrunk likewise; a mood that is known is given.
+Fitted by EM (mood) around iterated reweighting (Student's t; Lange et al., 1989). Knows nothing of recipes or files.
 """
 
 from __future__ import annotations
@@ -58,19 +58,21 @@ def fit(
     mood: np.ndarray,
     indicators: np.ndarray,
     scales: np.ndarray,
+    expected: np.ndarray,
     spreads: np.ndarray,
     odds_spreads: np.ndarray,
 ) -> Fit:
-    """Learn from rows: `features` (n, k), `scores` (n,), `mood` (n,) 1 slow, 0 fast, NaN unknown, `indicators` (n, m).
+    """Learn from `scores` (n,) with `features` (n, k), `mood` (n,) 1 slow, 0 fast, NaN unknown, `indicators` (n, m).
 
-    `spreads` (k,) and `odds_spreads` (m,) are the standard deviations of the priors.
+    `scales` (n,) says how much wider than others each row's score spreads; effects have priors around `expected` (k,)
+    with standard deviations `spreads` (k,), log odds around 0 with `odds_spreads` (m,).
     """
     import numpy as np
 
     known = ~np.isnan(mood)
     slow = np.where(known, mood, (scores < np.median(scores)).astype(float))
     noise = NOISE
-    prior = np.concatenate([[0.0], np.zeros(features.shape[1]), [LOSS]])
+    prior = np.concatenate([[0.0], expected, [LOSS]])
     precision = 1 / np.concatenate([[CONSTANT_SPREAD], spreads, [LOSS_SPREAD]]) ** 2
     rows = np.column_stack([np.ones(len(scores)), features])
     # each row twice, as if fast and as if slow, weighed by how likely that is

@@ -105,7 +105,13 @@ def test_what_no_row_shows_stays_at_its_prior_and_says_so():
     usual, trimmed = calibration.forecasts([Submission(scheme="W8A8"), Submission(scheme="W8A8", trimmed=True)])
     assert trimmed.fast == usual.fast
     assert trimmed.fast_high - trimmed.fast_low > 3 * (usual.fast_high - usual.fast_low)
+    assert (usual.unseen, trimmed.unseen) == ((), ("vocabulary trimmed",))
     assert trimmed.predicted is True
+
+
+def test_the_uncompressed_model_scores_one_half():
+    told = Calibration(synthetic()[0]).forecasts([Submission(scheme="none", trained=False, kept=False)])[0]
+    assert told.fast == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_rows_own_score_is_left_out_of_its_forecast():
