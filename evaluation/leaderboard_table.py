@@ -15,6 +15,7 @@ from evaluation.submissions import Submission
 
 Rows = Sequence[Submission]
 Told = TypeVar("Told")
+RESAMPLES = 2000
 
 
 def forecasts_left_out(rows: Rows) -> list[Forecast]:
@@ -73,7 +74,18 @@ def report(rows: Rows) -> list[str]:
     fast = [number for number in timed if mood(rows[number]) == 0]
     within = sum(told[number].fast_low <= (rows[number].score or 0) <= told[number].fast_high for number in fast)
     covered = f"The 90 % interval of the fast mood held {within} of {len(fast)} runs known to be fast."
-    return [*lines, "", covered, "", *_effects(rows)]
+    return [*lines, "", _difference(rows, middles, by_scheme), covered, "", *_effects(rows)]
+
+
+def _difference(rows: Rows, ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """How sure it is that the calibration errs less than the median by scheme: a paired bootstrap over rows."""
+    import numpy as np
+
+    scores = np.array(_scores(rows))
+    less = np.abs(np.array(ours) - scores) - np.abs(np.array(theirs) - scores)
+    draws = less[np.random.default_rng(0).integers(0, len(less), size=(RESAMPLES, len(less)))].mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"Calibration's mean error less that of the median by scheme: {less.mean():+.4f} [{low:+.4f}, {high:+.4f}]."
 
 
 def _effects(rows: Rows) -> list[str]:

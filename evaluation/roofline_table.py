@@ -81,12 +81,13 @@ def device_table(devices: Mapping[str, Device]) -> list[str]:
 
 
 def concurrency_table(device: Device) -> list[str]:
-    """Markdown lines: SpeedNorm on `device` by how many sequences run at once, which nobody has said of the server."""
+    """Markdown lines: SpeedNorm and minutes on `device` by sequences at once, which nobody has said of the server."""
     lines = ["| model | " + " | ".join(f"{one} at once" for one in AT_ONCE) + " |", "| --- |" + " --- |" * len(AT_ONCE)]
     for name, model in CANDIDATES.items():
-        if model is not EXAONE:
-            told = [predict(model, EXAONE, contest(one), device).speed_norm for one in AT_ONCE]
-            lines.append(f"| {name} | " + " | ".join(f"{one:+.3f}" for one in told) + " |")
+        told = [predict(model, EXAONE, contest(one), device) for one in AT_ONCE]
+        lines.append(
+            f"| {name} | " + " | ".join(f"{one.speed_norm:+.3f} ({one.seconds / 60:.1f})" for one in told) + " |"
+        )
     return lines
 
 
@@ -97,5 +98,9 @@ def main() -> None:
     print("\n".join(["Measured and predicted, one H100:", "", *fit_table(fitted), "", f"Efficiencies: {told}.", ""]))
     print("\n".join(["Predicted, not measured: SpeedNorm and ms a token, the contest's workload:", ""]))
     print("\n".join(device_table(shown)))
-    print("\n".join(["", f"Predicted, not measured: SpeedNorm on {shown['L4'].name} by sequences at once:", ""]))
+    print(
+        "\n".join(
+            ["", f"Predicted, not measured: SpeedNorm and minutes on {shown['L4'].name} by sequences at once:", ""]
+        )
+    )
     print("\n".join(concurrency_table(shown["L4"])))
