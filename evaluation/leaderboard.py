@@ -98,7 +98,7 @@ class Calibration:
         unscored = [row.row for row in rows if row.score is None]
         if unscored or not rows:
             raise ValueError(f"nothing can be learned from rows {unscored}: give rows with a server_score")
-        self._seen = _table(FEATURES, rows).any(axis=0)
+        self._unseen = [feature for feature in FEATURES if not any(feature.value(row) for row in rows)]
         self.fit: Fit = fit(
             features=_table(FEATURES, rows),
             scores=np.array([row.score for row in rows], dtype=float),
@@ -119,7 +119,7 @@ class Calibration:
         wide = float(t.ppf((1 + LEVEL) / 2, FREEDOM))
         spreads = self.fit.spread(features, _scales(rows))
         told = []
-        for row, fast, spread, chance in zip(features, self.fit.fast(features), spreads, chances, strict=True):
+        for row, fast, spread, chance in zip(rows, self.fit.fast(features), spreads, chances, strict=True):
             told.append(
                 Forecast(
                     fast=fast,
@@ -128,11 +128,7 @@ class Calibration:
                     slow_chance=chance,
                     loss=self.fit.loss,
                     middle=_middle(fast, spread, chance, self.fit.loss),
-                    unseen=tuple(
-                        feature.name
-                        for feature, value, seen in zip(FEATURES, row, self._seen, strict=True)
-                        if value and not seen
-                    ),
+                    unseen=tuple(feature.name for feature in self._unseen if feature.value(row)),
                 )
             )
         return told
