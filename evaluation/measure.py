@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding
 from evaluation.benchmarks.heldout import TextFigures, compare, likelihood_kept, perplexity
+from evaluation.benchmarks.komt_judged import KoMtJudged
 from evaluation.engine import Engine, EngineFault, ScoredText
 from evaluation.suite import Slice, Suite
 from evaluation.trimmed import in_original_ids, kept_tokens, recut
@@ -64,6 +65,7 @@ class Measurement(BaseModel):
     device: str
     clock: str
     kernels: list[str]
+    left_out: dict[str, str] = Field(default_factory=dict, description="benchmarks not in perf, and why")
     turns: bool = Field(False, description="whether passes alternated with the base's, so that pass k met one mood")
 
     @property
@@ -154,6 +156,7 @@ class Measurer:
             device=about["device_name"],
             clock=engine.settings.clock,
             kernels=self._kernels(subject),
+            left_out=self.suite.left_out,
             turns=self.base_engine is not self.engine,
         )
 
@@ -167,6 +170,11 @@ class Measurer:
             record = self._answers(part, subject, beside)
             theirs = self._answers(part, self.base, "")["texts"] if compares else None
             passes.append([Timing(**timing) for timing in record["passes"]])
+            if isinstance(grader, KoMtJudged):
+                said = [tuple(texts) for texts in record["texts"]]
+                rated = grader.grade_all(part.items, said)
+                grades |= {item.id: grade for item, grade in zip(part.items, rated, strict=True)}
+                continue
             for number, item in enumerate(part.items):
                 if theirs is not None:
                     item = item.model_copy(update={"reference": theirs[number]})

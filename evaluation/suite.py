@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks.base import BadData, Benchmark, Item, read_rows
+from evaluation.benchmarks.komt_bench import KoMtBench
+from evaluation.benchmarks.komt_judged import KoMtJudged, Rates, needs_judge
 from evaluation.benchmarks.likeness import Likeness
+from evaluation.judge import JudgeSpec
 
 T = TypeVar("T")
 
@@ -29,6 +32,7 @@ class SuiteSpec(BaseModel):
     benchmarks: dict[str, str] = Field(default_factory=dict, description="benchmark name to the file of its rows")
     prompts: str | None = Field(None, description="unlabelled prompts (column prompt), answered as the base does")
     heldout: str | None = Field(None, description="texts (column text) on which predictions are compared with the base")
+    judge: JudgeSpec | None = Field(None, description="who rates answers to benchmarks without right ones")
     limit: int | None = Field(None, description="items per benchmark at most", gt=0)
     heldout_tokens: int = Field(512, description="tokens of each held-out text that are looked at", gt=1)
 
@@ -48,10 +52,23 @@ class Slice(BaseModel):
 
 
 class Suite:
-    """All benchmarks of a run. `fractions` are the rungs' shares of the items, rising to 1."""
+    """All benchmarks of a run. `fractions` are the rungs' shares of the items, rising to 1.
 
-    def __init__(self, spec: SuiteSpec, fractions: Sequence[float]) -> None:
+    A benchmark whose answers nobody can judge is left out, of perf too: `left_out` says which and why. A run that has
+    begun gives its own `left_out`, so that all its trials are measured on the same.
+    """
+
+    def __init__(
+        self,
+        spec: SuiteSpec,
+        fractions: Sequence[float],
+        judge: Rates | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
         self.spec = spec
+        self.judge = judge
+        self.fixed = left_out is not None
+        self.left_out: dict[str, str] = dict(left_out or {})
         self.fractions = tuple(fractions)
         self.graders: dict[str, Benchmark] = {}
         self.slices: list[Slice] = []
@@ -60,7 +77,8 @@ class Suite:
         for name, path in spec.benchmarks.items():
             if name not in known:
                 raise BadData(f"unknown benchmark {name}; known: {', '.join(sorted(known))}")
-            self._add(known[name], Path(path))
+            if name not in self.left_out:
+                self._add(known[name], Path(path))
         if spec.prompts is not None:
             self._add(Likeness(), Path(spec.prompts))
         if spec.heldout is not None:
@@ -69,7 +87,8 @@ class Suite:
             self.texts = [tuple(part) for part in self._nested(texts)]
         if not self.graders:
             also = " beside the held-out text" if self.texts else ""
-            raise BadData(f"nothing to time: name at least one benchmark, or prompts{also}; they make tokens")
+            out = "".join(f"; left out: {name}, since {why}" for name, why in self.left_out.items())
+            raise BadData(f"nothing to time{out}: name at least one benchmark, or prompts{also}; they make tokens")
 
     def up_to(self, rung: int) -> list[Slice]:
         """Every slice that a model at `rung` has answered, in a fixed order."""
@@ -80,7 +99,13 @@ class Suite:
         return [(number, texts) for number, texts in enumerate(self.texts) if number <= rung and texts]
 
     def _add(self, benchmark: Benchmark, path: Path) -> None:
-        items = benchmark.items(read_rows(path, benchmark.columns))
+        rows = read_rows(path, benchmark.columns)
+        if isinstance(benchmark, KoMtBench) and needs_judge(rows):
+            judged = self._judged()
+            if judged is None:
+                return
+            benchmark = judged
+        items = benchmark.items(rows)
         # Spread over the file, the same in every run: published files are sorted by subject.
         items.sort(key=lambda item: hashlib.sha256(item.id.encode()).hexdigest())
         if self.spec.limit is not None:
@@ -91,6 +116,18 @@ class Suite:
         self.graders[benchmark.name] = benchmark
         for rung, part in enumerate(self._nested(items)):
             self.slices.append(Slice(benchmark=benchmark.name, rung=rung, items=tuple(part)))
+
+    def _judged(self) -> KoMtJudged | None:
+        """KoMT-Bench with a judge; None, and the reason in `left_out`, where there is none."""
+        spec = self.spec.judge
+        reason = "its answers need a judge, and evaluation.judge names none" if spec is None else spec.missing_key
+        if spec is None or reason is not None:
+            if self.fixed:  # the run's other trials were judged
+                raise BadData(f"komt_bench: {reason}")
+            self.left_out[KoMtBench.name] = str(reason)
+            return None
+        references = Path(spec.references) if spec.references is not None else None
+        return KoMtJudged(self.judge, Path(spec.templates), references)
 
     def _nested(self, things: list[T]) -> list[list[T]]:
         ends = [math.ceil(len(things) * fraction) for fraction in self.fractions]

@@ -20,6 +20,7 @@ from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
 from evaluation.engine import Engine, EngineSettings
+from evaluation.judge import Judge
 from evaluation.measure import Measurement, Measurer, Subject
 from evaluation.score import Score, score
 from evaluation.serves import installed, row
@@ -46,7 +47,9 @@ class Bench:
         self.base_engine = self.engine
         if job.device == "cpu":
             self.base_engine = Engine(settings, job.run / "logs" / "base-engine.log")
-        suite = Suite(job.space.evaluation, [rung.items for rung in job.space.rungs])
+        spec = job.space.evaluation
+        judge = Judge(spec.judge, AnswerStore(self.store.cache / "judge")) if spec.judge is not None else None
+        suite = Suite(spec, [rung.items for rung in job.space.rungs], judge, job.left_out)
         self.measurer = Measurer(
             self.engine,
             self.base_engine,
@@ -127,6 +130,7 @@ class Bench:
             "engine": measured.engine,
             "device": measured.device,
             "clock": measured.clock,
+            "left_out": measured.left_out,
             "kernels": measured.kernels,
         }
 

@@ -29,6 +29,7 @@ class Job(BaseModel):
     hours: float | None = None
     seed: int = 0
     id: str = Field(default_factory=lambda: uuid.uuid4().hex[:8], description="tells this run from others of its name")
+    left_out: dict[str, str] | None = Field(None, description="benchmarks not in perf, and why; decided once a run")
     asked: list[str] = Field(default_factory=list, description="the command line, for people")
     versions: dict[str, str] = Field(default_factory=dict)
 

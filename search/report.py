@@ -72,6 +72,8 @@ def status_of(job: Job) -> dict[str, Any]:
             lines.append(f"not told apart from it, within the intervals: {', '.join(others)}")
     else:
         lines.append("no trial has been measured in full yet")
+    told["left_out"] = job.left_out or {}
+    lines += [f"left out of perf: {name}, since {why}" for name, why in told["left_out"].items()]
     told["text"] = "\n".join(lines)
     return told
 

@@ -20,6 +20,7 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible, StepFault
 from compressors.store import Store
 from evaluation.engine import EngineFault
+from evaluation.judge import JudgeFault
 from search.bases import find_base
 from search.bench import Bench, base_of, traits
 from search.errors import BadInput, RunFailed
@@ -94,7 +95,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
         with Bench(job) as bench:
             try:
                 measured, score = bench.measure(base_of(folder), job.last_rung)
-            except (EngineFault, ValueError) as fault:
+            except (EngineFault, JudgeFault, ValueError) as fault:
                 raise RunFailed(str(fault)) from fault
     told: dict[str, Any] = {
         "model": str(folder),
@@ -110,6 +111,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
             }
             for name, one in measured.benchmarks.items()
         },
+        "left_out": measured.left_out,
         "engine": measured.engine,
         "device": measured.device,
         "kernels": measured.kernels,
@@ -118,6 +120,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
     lines.append(
         f"{'perf':14} {measured.perf:.4f}   {1000 * measured.sec_per_token:.3f} ms a token   {measured.engine}"
     )
+    lines += [f"{name:14} left out of perf, since {why}" for name, why in measured.left_out.items()]
     if baseline is not None:
         told["score"] = score.model_dump()
         lines.append(f"{'score':14} {score.score:.4f} [{score.score_low:.4f}, {score.score_high:.4f}] against {base}")

@@ -60,6 +60,10 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
                 name: resolve_path(path, folder) if isinstance(path, str) else path
                 for name, path in evaluation["benchmarks"].items()
             }
+        if isinstance(evaluation.get("judge"), dict):
+            files = {name: resolve_path(path, folder) for name, path in evaluation["judge"].items()
+                     if name in ("templates", "references") and isinstance(path, str)}  # fmt: skip
+            evaluation["judge"] = evaluation["judge"] | files
         content["evaluation"] = evaluation
     return content
 

@@ -47,7 +47,7 @@ def new_job(
     """A job whose run folder exists and holds run.json. Raises `BadInput`, having left nothing behind."""
     spec = load_space(space)
     folder = find_base(base)
-    check_inputs(spec, folder)
+    left_out = check_inputs(spec, folder)
     run = out.resolve()
     if _exists(run) and not run.is_dir():
         raise BadInput(f"{out} is a file: give another --out")
@@ -66,6 +66,7 @@ def new_job(
         trials=trials or spec.trials,
         hours=hours,
         seed=seed,
+        left_out=left_out,
         asked=list(asked),
         versions=versions(),
     )
@@ -81,11 +82,15 @@ def new_job(
     return job
 
 
-def check_inputs(spec: Space, folder: Path) -> None:
-    """Read every file the search would read; see that the base is whole and that something can be done to it."""
+def check_inputs(spec: Space, folder: Path) -> dict[str, str]:
+    """Read every file the search would read; see that the base is whole and that something can be done to it.
+
+    Returns the benchmarks that nobody can grade, and why.
+    """
     check_base(folder)
     try:
-        _check_lengths(Suite(spec.evaluation, [rung.items for rung in spec.rungs]), spec, folder)
+        suite = Suite(spec.evaluation, [rung.items for rung in spec.rungs])
+        _check_lengths(suite, spec, folder)
         if spec.calibration != SELF:
             load_conversations(spec.calibration)
         check_recipe([], read_shape(folder), traits(find_device(), spec.engine))
@@ -94,6 +99,15 @@ def check_inputs(spec: Space, folder: Path) -> None:
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     _check_feasible(spec, folder)
+    return suite.left_out
+
+
+def check_suite(job: Job) -> None:
+    """Before a run goes on: what its first trials were asked, and judged by, can still be had. Raises `BadInput`."""
+    try:
+        Suite(job.space.evaluation, [rung.items for rung in job.space.rungs], left_out=job.left_out)
+    except BadData as fault:
+        raise BadInput(f"{fault}; the trials of {job.run} were measured with it") from fault
 
 
 def check_base(folder: Path) -> None:

@@ -14,6 +14,7 @@ from ray import tune
 
 from compressors.step import Infeasible, StepFault
 from evaluation.engine import EngineFault
+from evaluation.judge import JudgeFault
 from search.bench import Bench
 from search.job import Job
 from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING
@@ -48,7 +49,7 @@ class Trial(tune.Trainable):
             line = known or {"trial": self.name} | self.bench.rung(self.recipe, rung)
         except Infeasible as refusal:
             return self._end(INFEASIBLE, str(refusal), 0.0)
-        except (StepFault, EngineFault) as fault:
+        except (StepFault, EngineFault, JudgeFault) as fault:
             return self._end(FAILED, f"{type(fault).__name__}: {fault}", 0.0)
         except Exception as fault:  # a defect of ours or of a library: this trial ends, told in full; others go on
             self._keep_traceback()

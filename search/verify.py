@@ -22,6 +22,7 @@ from compressors.files import model_files
 from compressors.tokens import KEPT
 from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine, EngineFault
+from evaluation.judge import JudgeFault
 from evaluation.measure import Measurement
 from search.bench import Bench, base_of, engine_settings
 from search.errors import BadInput, RunFailed
@@ -141,8 +142,9 @@ def _score_again(model: Path, job: Job, line: dict[str, Any], scratch: Path) -> 
     with Bench(alone) as bench:
         try:
             measured, again = bench.measure(base_of(model), job.last_rung)
-        except (EngineFault, ValueError) as fault:
-            raise RunFailed(f"vLLM cannot serve it: {fault}") from fault
+        except (EngineFault, JudgeFault, ValueError) as fault:
+            why = "the judge gives no verdict" if isinstance(fault, JudgeFault) else "vLLM cannot serve it"
+            raise RunFailed(f"{why}: {fault}") from fault
         engine = bench.engine.about
     apart = abs(again.score - line["score"])
     allowed = math.hypot((again.score_high - again.score_low) / 2, (line["score_high"] - line["score_low"]) / 2)
@@ -160,6 +162,7 @@ def _score_again(model: Path, job: Job, line: dict[str, Any], scratch: Path) -> 
         "score_verified": again.model_dump(),
         "benchmarks": {name: {"search": line["benchmarks"][name]["value"], "verified": figures.value}
                        for name, figures in measured.benchmarks.items()},
+        "left_out": measured.left_out,
         "difference": apart,
         "allowed": allowed,
         "agrees": (apart <= allowed and not changed) if same_engine else None,

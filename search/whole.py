@@ -14,6 +14,7 @@ from search.errors import BadInput, RunFailed
 from search.export import export
 from search.job import Job
 from search.report import status_of, write_report
+from search.start import check_suite
 from search.unpack import BadSubmission
 from search.verify import verify
 
@@ -21,6 +22,7 @@ from search.verify import verify
 def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> None:
     """Search until the budget is spent, then write what a person needs."""
     job.check_base()
+    check_suite(job)
     run_search(job, address, quiet=as_json)
     write_report(job)
     submission = job.run / "submit.zip"

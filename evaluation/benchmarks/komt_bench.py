@@ -1,8 +1,7 @@
-"""KoMT-Bench: two-turn instructions in eight categories. Graded by rule; a judge is not known here.
+"""KoMT-Bench: two-turn instructions in eight categories, graded by rule.
 
 Rows of the reference model carry in `reference` one rule for each turn (`evaluation.benchmarks.rules`), or
-a list of rules for a turn, as JSON or already parsed. LG's own rows carry free text or nothing there, and
-need a judge.
+a list of rules for a turn, as JSON or already parsed. LG's own rows carry free text or nothing there: `komt_judged`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from evaluation.benchmarks.multiple_choice import after_thinking
 from evaluation.benchmarks.rules import is_rule, passes
 
 
-def _rules_of(reference: Any) -> list[list[dict[str, Any]]] | None:
+def rules_of(reference: Any) -> list[list[dict[str, Any]]] | None:
     """One list of rules a turn, or None when `reference` holds anything else."""
     if isinstance(reference, str):
         try:
@@ -32,7 +31,7 @@ class KoMtBench:
     """LGAI-EXAONE/KoMT-Bench; the value is the mean grade of the items."""
 
     name = "komt_bench"
-    columns = ("question_id", "category", "turns", "reference")
+    columns = ("question_id", "category", "turns")
     max_tokens = 1024
 
     def items(self, rows: list[dict[str, Any]]) -> list[Item]:
@@ -41,12 +40,11 @@ class KoMtBench:
             turns = row["turns"]
             if isinstance(turns, str) or not hasattr(turns, "__len__") or len(turns) != 2:
                 raise BadData(f"{self.name}, row {number}: column turns must be a list of two turns")
-            rules = _rules_of(row["reference"])
+            rules = rules_of(row.get("reference"))
             if rules is None:
                 raise BadData(
-                    f"{self.name}, row {number}: column reference holds no rule for each turn, so these "
-                    "answers need a judge, which is not there yet; leave komt_bench out of the benchmarks or "
-                    "use rows with rules"
+                    f"{self.name}, row {number}: column reference holds no rule for each turn, and rows with and "
+                    "without rules do not mix"
                 )
             found.append(
                 Item(

@@ -164,9 +164,9 @@ def test_two_turns_are_graded_by_rule() -> None:
 
 
 @pytest.mark.parametrize("reference", [None, ["자유로운 글", "둘째"], [{"rule": "unknown", "value": 1}] * 2, [{}]])
-def test_rows_that_need_a_judge_are_refused(reference: object) -> None:
+def test_rows_without_rules_are_refused(reference: object) -> None:
     row = {"question_id": 1, "category": "writing", "turns": ["하나", "둘"], "reference": reference}
-    with pytest.raises(BadData, match="need a judge"):
+    with pytest.raises(BadData, match="holds no rule for each turn"):
         benchmark("komt_bench").items([row])
 
 

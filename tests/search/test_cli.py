@@ -30,9 +30,9 @@ def test_the_commands_and_options_are_these():
         "status": ["--json", "run"],
         "report": ["--json", "run"],
         "export": ["--json", "--output", "--pick", "-o", "run"],
-        "verify": ["--json", "--run", "submission"],
+        "verify": ["--engine", "--json", "--run", "submission"],
         "compress": ["--base", "--data", "--json", "--output", "-o", "recipe"],
-        "evaluate": ["--baseline", "--json", "--space", "model"],
+        "evaluate": ["--baseline", "--engine", "--json", "--space", "model"],
         "plan": ["--base", "--json", "space"],
         "doctor": ["--json"],
     }  # fmt: skip
