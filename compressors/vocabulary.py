@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from compressors.corpus import KINDS
+from compressors.data import KINDS
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext
 from compressors.tokens import choose, read_vocabulary, remap_ids, special_ids, trim_files, write_kept
 
@@ -54,7 +54,7 @@ class TrimVocab(Step):
     )
 
     uses_data: ClassVar[bool] = True
-    code: ClassVar[tuple[str, ...]] = ("compressors.corpus", "compressors.tokens")
+    code: ClassVar[tuple[str, ...]] = ("compressors.corpus", "compressors.data", "compressors.tokens")
 
     @model_validator(mode="after")
     def _belonging(self) -> Self:
