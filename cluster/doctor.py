@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cluster.engines import find_engine
 from cluster.resources import find_device
 
 NEEDED_GB = 10  # the environment and a small run
@@ -31,6 +32,7 @@ def examine() -> list[dict[str, Any]]:
         _check("device", True, device, ""),
         *([_libnuma()] if device == "cpu" else []),
         _vllm_imports(),
+        _contest(),
         _memory(),
         _disk(),
         _check("W&B", True, "online" if os.environ.get("WANDB_API_KEY") else "offline (no WANDB_API_KEY)", ""),
@@ -64,6 +66,15 @@ def _vllm_imports() -> dict[str, Any]:
     words = [line for line in done.stderr.splitlines() if line.strip()]
     found = "loads" if done.returncode == 0 else words[-1][:200] if words else f"ended with {done.returncode}"
     return _check("vLLM's kernels", done.returncode == 0, found, "run `make setup`; see the message")
+
+
+def _contest() -> dict[str, Any]:
+    """Nobody needs it but those who ask for `--engine contest`: its absence is no fault."""
+    try:
+        found = f"vLLM {find_engine('contest').vllm} at {find_engine('contest').python}"
+    except LookupError as fault:
+        found = str(fault)
+    return _check("contest's engine", True, found, "")
 
 
 def _memory() -> dict[str, Any]:

@@ -67,14 +67,14 @@ class Artifact:
     provenance: Provenance | None = None
 
 
-def artifact_key(step: Step, source: str, data: str, seed: int) -> str:
-    """Key of what `step` makes of the artifact `source`: 32 hexadecimal digits."""
-    return _hash(_ingredients(step, source, data, seed))
+def artifact_key(step: Step, source: str, data: str, seed: int, device: str) -> str:
+    """Key of what `step` makes of the artifact `source` on `device` ("cpu", "cuda:0"): 32 hexadecimal digits."""
+    return _hash(_ingredients(step, source, data, seed, device))
 
 
-def family_key(step: Step, source: str, data: str, seed: int) -> str:
+def family_key(step: Step, source: str, data: str, seed: int, device: str) -> str:
     """Key shared by all artifacts of a continuable step that differ in its continued field only."""
-    ingredients = _ingredients(step, source, data, seed)
+    ingredients = _ingredients(step, source, data, seed, device)
     ingredients["step"] = {name: v for name, v in ingredients["step"].items() if name != step.continues}
     return _hash(ingredients)
 
@@ -112,7 +112,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _ingredients(step: Step, source: str, data: str, seed: int) -> dict[str, Any]:
+def _ingredients(step: Step, source: str, data: str, seed: int, device: str) -> dict[str, Any]:
     reads = step.takes_data()
     missing = [str(path) for path in step.reads() if not path.is_file()]
     if missing:
@@ -121,7 +121,8 @@ def _ingredients(step: Step, source: str, data: str, seed: int) -> dict[str, Any
         "step": step.model_dump(mode="json"),
         "source": source,
         "data": data if reads else None,
-        "seed": seed if reads else None,  # without data there is nothing to draw
+        "seed": seed if step.changes_weights else None,
+        "device": device.partition(":")[0] if step.changes_weights else None,  # a GPU computes other bits than a CPU
         "files": [file_sha256(path) for path in step.reads()],
         "code": code_hash(step),
         "libraries": libraries(),

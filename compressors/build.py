@@ -21,7 +21,7 @@ from compressors.artifact import (
 )
 from compressors.data import HUB, load_conversations
 from compressors.quiet import no_bars
-from compressors.step import Conversations, Infeasible, Step, StepContext, say_nothing
+from compressors.step import Conversations, Infeasible, Step, StepContext, StepFault, say_nothing
 from compressors.store import Store
 
 
@@ -90,7 +90,7 @@ class _Work:
     def stage(self, step: Step, source: Artifact) -> tuple[Artifact, Stage]:
         """The artifact of `step` on `source`, from the store or built now."""
         started = time.monotonic()
-        key = artifact_key(step, source.key, self._fingerprint(step), self.seed)
+        key = artifact_key(step, source.key, self._fingerprint(step), self.seed, self.device)
         artifact = self.store.get(key)
         if artifact is None:
             with self.store.lock(key):
@@ -102,6 +102,9 @@ class _Work:
                     assert artifact.provenance is not None
                     peak = artifact.provenance.peak_gpu_bytes
                     return artifact, Stage(step, key, False, time.monotonic() - started, peak)
+        if step.continues is not None:  # its maker may have been killed before it said so
+            family = family_key(step, source.key, self._fingerprint(step), self.seed, self.device)
+            self.store.enter_family(family, getattr(step, step.continues), key)
         self.progress(f"{step.step}: {key} is in the store")
         return artifact, Stage(step, key, True, time.monotonic() - started, 0)
 
@@ -111,7 +114,7 @@ class _Work:
             raise Infeasible(refusal)
         if step.continues is None:
             return self._run(step, key, source, None)
-        family = family_key(step, source.key, self._fingerprint(step), self.seed)
+        family = family_key(step, source.key, self._fingerprint(step), self.seed, self.device)
         reach = getattr(step, step.continues)
         # Those who go on from the same training state take turns: each gives up the state it went on from.
         with self.store.lock(family):
@@ -153,6 +156,9 @@ class _Work:
             except Exception as fault:
                 # The frames of the failed step still hold its tensors, and would keep them from the engine.
                 traceback.clear_frames(fault.__traceback__)
+                if isinstance(fault, StepFault):
+                    told = str(fault).removeprefix(f"{step.step} ")
+                    raise StepFault(f"{step.step} on {_named(source)}: {told}") from fault
                 raise
             finally:
                 if step.changes_weights:
@@ -173,6 +179,11 @@ class _Work:
                 files={},
             )
             return self.store.put(draft, provenance)
+
+
+def _named(artifact: Artifact) -> str:
+    """A base by its folder, what was made here by its key."""
+    return artifact.key if artifact.provenance is not None else str(artifact.folder)
 
 
 def _own_data(step: Step) -> Conversations | None:

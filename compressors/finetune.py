@@ -29,7 +29,7 @@ class Finetune(Recovery):
     harm: NonNegativeFloat = Field(0.05, description="nats by which held-out KL to the base may rise")
 
     def reshape(self, shape: ModelShape) -> ModelShape:
-        return shape.model_copy(update={"damaged": True})  # its base can win back what the data took
+        return super().reshape(shape).model_copy(update={"damaged": True})  # its base can win back what the data took
 
     def objective(self, base: PreTrainedModel, source: Path, context: StepContext) -> Objective:
         from compressors.objective import Say

@@ -112,6 +112,7 @@ class Quantize(Step):
                 f"quantize method smoothquant has no mapping for {shape.architecture}: its norms stand behind the "
                 "matrices, so none can take up the scales"
             )
+        self._check_trained_for(shape)
         if self.head == "int8":
             engine.require("int8_lm_head", self.step)
         if self.kv_cache == "fp8":
@@ -121,6 +122,23 @@ class Quantize(Step):
         linears = dict(linear_sizes(shape))
         self._check_modules(linears, scheme)
         self._check_sensitive(self._layers_left(linears), shape.layers, engine)
+
+    def _check_trained_for(self, shape: ModelShape) -> None:
+        """What was trained through one rounding is lost in another."""
+        if shape.trained_for is None:
+            return
+        if self.scheme != shape.trained_for:
+            raise Infeasible(
+                f"quantize scheme {self.scheme} is not what was trained for: fake_quant {shape.trained_for}"
+            )
+        if self.method in ("awq", "smoothquant"):
+            raise Infeasible(
+                f"quantize method {self.method} rescales weights trained for {shape.trained_for} as they are"
+            )
+        if self.group_size not in (None, DEFAULT_GROUP):
+            raise Infeasible(
+                f"quantize group_size {self.group_size} is not what was trained for: groups of {DEFAULT_GROUP}"
+            )
 
     def _check_fields(self, scheme: Scheme) -> None:
         for name, method in BELONGS.items():
@@ -182,7 +200,14 @@ class Quantize(Step):
                     raise Infeasible(f"quantize keep holds {name} but not {split[0]}; vLLM fuses the two")
 
     def reshape(self, shape: ModelShape) -> ModelShape:
-        return shape.model_copy(update={"quantized": self.scheme, "tied": shape.tied and self.head == "bf16"})
+        return shape.model_copy(
+            update={
+                "quantized": self.scheme,
+                "tied": shape.tied and self.head == "bf16",
+                "calibrated": SCHEMES[self.scheme].static or self.kv_cache == "fp8",
+                "trained_for": None,
+            }
+        )
 
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         from compressors import checkpoint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from compressors.data import HUB
+from compressors.data import HUB, load_conversations
 from compressors.fake_quant import GROUP, FakeScheme
 from compressors.fake_quant import fake_quantized as as_if_quantized
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext, StepFault
@@ -43,9 +43,10 @@ class Recovery(Step):
     of the weights (`average`), which stands in for the cool-down that an open end forbids.
 
     A tenth of the data (64 rows at most), and as much of the run's own where `data` names a file, is held out. On it
-    agreement with and KL to the base are read before, after, and every `check_every` tokens; training stops after
-    `patience` readings without gain, the best point is handed on, and where that is worse than the input, the input
-    is, and the notes say so. Raises `StepFault` when the loss is not finite or no row has anything to learn from.
+    agreement with and KL to the base are read before, after, and on the way; of the two kinds of text the worse counts.
+    Training stops after `patience` readings without gain; the best point is handed on, and where that is worse than
+    the input, the input is, and the notes say so. Raises `StepFault` when the loss is not finite or no row has
+    anything to learn from.
     """
 
     tokens: PositiveInt = Field(description="tokens through the student in total, prompts included")
@@ -61,7 +62,7 @@ class Recovery(Step):
     rank: PositiveInt = Field(16, description="of the adapters, for trains: lora")
     fake_quant: FakeScheme | None = Field(None, description="train as if quantized by this scheme (QAD, QAT)")
     data: str | None = Field(None, description="a file of conversations to train on; without it, the run's")
-    check_every: PositiveInt = Field(50_000, description="tokens between two readings on held-out conversations")
+    check_every: PositiveInt = Field(50_000, description="tokens between two readings of held-out rows; at first fewer")
     patience: PositiveInt = Field(4, description="readings without gain after which training stops")
 
     uses_data: ClassVar[bool] = True
@@ -90,8 +91,23 @@ class Recovery(Step):
             raise Infeasible(
                 f"{self.step} with lora adapters would fill the zeros of a sparsified model when they merge"
             )
+        if shape.calibrated:
+            raise Infeasible(
+                f"{self.step} moves norms, and scales of the {shape.quantized} model were measured with the old ones: "
+                "train before quantize, or choose a dynamic scheme"
+            )
         if shape.quantized is not None and shape.quantized.upper() == "NF4":
             raise Infeasible(f"{self.step} trains norms beside compressed-tensors weights, not beside NF4")
+
+    def preflight(self, base: Path) -> None:
+        if self.data is not None:
+            try:
+                load_conversations(self.data)
+            except (OSError, ValueError) as fault:
+                raise Infeasible(f"{self.step} data {self.data}: {fault}") from fault
+
+    def reshape(self, shape: ModelShape) -> ModelShape:
+        return shape.model_copy(update={"trained_for": self.fake_quant})
 
     def keeps_quantized(self) -> bool:
         return self.trains == "norms"
@@ -124,11 +140,10 @@ class Recovery(Step):
         held = stream.held_out()
         if not held:
             raise StepFault(f"{self.step} found no row with an answer to learn from")
-        if context.general is not None:
-            held = [*held, *self._stream(context.general, tokenizer, context.seed).held_out()]
+        general = self._stream(context.general, tokenizer, context.seed).held_out() if context.general else []
         trainer = Trainer(student, lr=self.lr, warmup_tokens=self.warmup_tokens, average=self.average)
         with as_if_quantized(student, self.fake_quant):
-            watch = Watch(base, student, held)
+            watch = Watch(base, student, held, general)
             if context.continue_from is not None:
                 trainer.load(context.continue_from)
             else:
@@ -177,7 +192,8 @@ class Recovery(Step):
             if trainer.position >= self.tokens or trainer.fruitless >= self.patience:
                 return
             loss = trainer.step(objective, batch)
-            if trainer.position // self.check_every > trainer.checks:
+            if (due := self.due(trainer.position)) > trainer.checks:
+                trainer.checks = due
                 trainer.check(watch.read, lambda reading: self._rank(reading, before))
             now = time.monotonic()
             if now - said > SAY_EVERY:
@@ -185,6 +201,13 @@ class Recovery(Step):
                 done = f"{trainer.position:,} of {self.tokens:,} tokens"
                 context.progress(f"{self.step}: {done}, loss {loss:.4f}, {pace:,.0f} tokens/s")
         raise StepFault(f"{self.step} found no row with an answer to learn from")
+
+    def due(self, position: int) -> int:
+        """How many readings there are up to a position: at 1/16, 1/8, 1/4 and 1/2 of `check_every`, then at each.
+
+        The first tokens do most good, and most harm; a short training would otherwise never be looked at.
+        """
+        return sum(position * 2**k >= self.check_every for k in range(1, 5)) + position // self.check_every
 
     def _stream(self, data: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> Stream:
         from compressors.batches import Stream

@@ -68,6 +68,8 @@ def check_recipe(steps: Sequence[Step], shape: ModelShape, engine: EngineTraits)
             raise Infeasible(f"quantized weights cannot be changed by {step.step}")
         step.check(shape, engine)
         shape = step.reshape(shape)
+    if shape.trained_for is not None:
+        raise Infeasible(f"trained as if quantized by {shape.trained_for}, and no quantize step of that scheme follows")
     if shape.architecture in HEAD_DIM_IMPLIED and shape.heads * shape.head_dim != shape.hidden:
         at_fault = ", ".join(step.step for step in steps if step.step in ("prune_heads", "prune_hidden")) or "the model"
         raise Infeasible(

@@ -41,6 +41,8 @@ class ModelShape(BaseModel):
     tied: bool
     max_positions: int
     quantized: str | None = None  # the scheme, once a quantize step has run
+    calibrated: bool = False  # whether a quantize step gave activations or KV cache scales that were measured
+    trained_for: str | None = None  # the scheme whose rounding the last training went through
     sparse: str | None = None  # "unstructured" or "2:4", once a sparsify step has run
     trimmed: bool = False  # whether a trim_vocab step has run: ids in later steps' fields are the base's still
     narrowed: bool = False  # whether a prune_hidden step has run: hidden states are not the base's any more
@@ -114,6 +116,12 @@ class Step(BaseModel):
 
     def check(self, shape: ModelShape, engine: EngineTraits) -> None:
         """Raise `Infeasible` when this step makes no sense on `shape` or `engine`. Needs no weights."""
+
+    def preflight(self, base: Path) -> None:
+        """Raise `Infeasible` for files this step names, or parts of the base's tokenizer, that it cannot work with.
+
+        Read once before a run, so that nothing is refused after hours of training.
+        """
 
     def reshape(self, shape: ModelShape) -> ModelShape:
         """The shape that the next step will see."""

@@ -56,7 +56,7 @@ class Trainer:
         self.before: Reading | None = None  # of the input, ahead of all training
         self.position, self.steps, self.place = 0, 0, Place()
         self.unaveraged = 0  # tokens since the average was last updated
-        self.checks, self.fruitless = 0, 0  # held-out readings so far; those in a row that were no better
+        self.checks, self.fruitless = 0, 0  # readings that were due so far; those in a row that were no gain
 
     def step(self, objective: Objective, batch: Batch) -> float:
         """One optimizer step on `batch`; returns its loss, the mean over the tokens counted.
@@ -89,7 +89,7 @@ class Trainer:
         return loss
 
     def check(self, read: Callable[[PreTrainedModel], Reading], rank: Callable[[Reading], float]) -> Reading:
-        """Read the average on held-out data, and keep it if it ranks (less is better) below all before."""
+        """Read the average on held-out data; keep it if it ranks (less is better) below the input and all before."""
         import torch
 
         with torch.no_grad():
@@ -97,8 +97,8 @@ class Trainer:
             for name, weight in self.weights.items():
                 weight.copy_(self.mean.get(name, weight))
             reading = read(self.student)
-            self.checks += 1
-            if rank(reading) < (math.inf if self.best_reading is None else rank(self.best_reading)):
+            assert self.before is not None  # read at the start, and carried by the training state
+            if rank(reading) < rank(self.best_reading or self.before):
                 self.best_reading, self.fruitless = reading, 0
                 self.best = {n: w.detach().to("cpu", torch.bfloat16, copy=True) for n, w in self.weights.items()}
             else:

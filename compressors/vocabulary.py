@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from compressors.data import KINDS
-from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext
+from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape, Step, StepContext
 from compressors.tokens import choose, read_vocabulary, remap_ids, special_ids, trim_files, write_kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH = 256  # texts tokenized at once
+NOTHING = Conversations(rows=(), fingerprint="none")
 
 
 class TrimVocab(Step):
@@ -35,7 +36,8 @@ class TrimVocab(Step):
     so it is an ancestor and stays, and with it the merge. By induction: if trimmed and whole tokenizer stand at the
     same pieces, the merge the whole one takes next is there in the trimmed one too, and none of lower rank fits,
     since the trimmed merges are some of the whole ones in the same order. Still all texts are tokenized again and
-    compared token by token; `Infeasible` names a text that differs. Texts outside the corpus may be cut finer.
+    compared token by token; `Infeasible` names a text that differs. Texts outside the corpus may be cut finer: those
+    of `heldout` are not counted, only compared, and one that is cut otherwise is refused too.
 
     lossy keeps the `keep` tokens that the texts use most, and what is needed besides; other words are cut finer.
 
@@ -53,6 +55,10 @@ class TrimVocab(Step):
         (), description="text, JSON, JSON-lines or Parquet files whose every string counts, besides the conversations"
     )
 
+    heldout: tuple[str, ...] = Field(
+        (), description="by exact: files of the same kinds that must be tokenized as before, though they do not count"
+    )
+
     uses_data: ClassVar[bool] = True
     code: ClassVar[tuple[str, ...]] = ("compressors.corpus", "compressors.data", "compressors.tokens")
 
@@ -62,22 +68,35 @@ class TrimVocab(Step):
             raise ValueError("field keep is missing: mode lossy needs it")
         if self.mode == "exact" and self.keep is not None:
             raise ValueError(f"field keep = {self.keep} is not for mode exact")
+        if self.mode == "lossy" and self.heldout:
+            raise ValueError("field heldout is for mode exact: lossy cuts other texts finer")
         return self
 
     def check(self, shape: ModelShape, engine: EngineTraits) -> None:
         if self.keep is not None and self.keep >= shape.vocab:
             raise Infeasible(f"trim_vocab keep {self.keep} is not below the model's {shape.vocab} tokens")
-        for file in self.corpus:
-            if Path(file).suffix not in KINDS:
-                raise Infeasible(f"trim_vocab corpus {file} is none of {', '.join(KINDS)}")
-            if not Path(file).is_file():
-                raise Infeasible(f"trim_vocab corpus {file}: no such file")
+        for name, files in (("corpus", self.corpus), ("heldout", self.heldout)):
+            for file in files:
+                if Path(file).suffix not in KINDS:
+                    raise Infeasible(f"trim_vocab {name} {file} is none of {', '.join(KINDS)}")
+                if not Path(file).is_file():
+                    raise Infeasible(f"trim_vocab {name} {file}: no such file")
 
     def reshape(self, shape: ModelShape) -> ModelShape:
         return shape.model_copy(update={"trimmed": True, "damaged": shape.damaged or self.mode == "lossy"})
 
     def reads(self) -> tuple[Path, ...]:
-        return tuple(Path(file) for file in self.corpus)
+        return tuple(Path(file) for file in (*self.corpus, *self.heldout))
+
+    def preflight(self, base: Path) -> None:
+        from compressors.data import read_records
+
+        read_vocabulary(base)
+        for path in self.reads():
+            try:
+                read_records(path)
+            except ValueError as fault:
+                raise Infeasible(f"trim_vocab: {fault}") from fault
 
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         from compressors import checkpoint
@@ -103,6 +122,7 @@ class TrimVocab(Step):
         tokenizer = load_tokenizer(source)
         try:
             texts = list(corpus_texts(tokenizer, context.data, self.corpus))
+            apart = list(corpus_texts(tokenizer, NOTHING, self.heldout))
         except ValueError as fault:
             raise Infeasible(f"trim_vocab corpus: {fault}") from fault
         used = count_tokens(tokenizer, texts)
@@ -111,7 +131,7 @@ class TrimVocab(Step):
         kept = choose(vocabulary, wanted, rows)
         trim_files(scratch, kept)
         if self.mode == "exact":
-            refuse_difference(tokenizer, load_tokenizer(scratch), texts, kept)
+            refuse_difference(tokenizer, load_tokenizer(scratch), [*texts, *apart], kept)
         context.notes.update(kept=len(kept), gone=rows - len(kept), texts=len(texts), used=len(used))
         context.progress(f"trim_vocab: {len(kept):,} of {rows:,} tokens stay")
         return kept

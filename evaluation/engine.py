@@ -50,6 +50,7 @@ class EngineSettings(BaseModel):
         "wall", description="cpu counts the seconds the engine's threads computed: for CPU machines shared with others"
     )
     python: str = Field(sys.executable, description="the interpreter of the environment that holds vLLM")
+    versions: dict[str, str] = Field(default_factory=dict, description="package to version that it must report")
     max_model_len: int = Field(4096, description="tokens of prompt and answer together, at most")
     max_num_batched_tokens: int = Field(8192, description="tokens in one forward pass, at most")
     max_num_seqs: int = Field(256, description="sequences in one batch, at most")
@@ -119,8 +120,18 @@ class Engine:
         """Start the process unless it runs. Raises `EngineFault` when its environment holds no usable vLLM."""
         self.launch()
         if not self.about:
-            self.about = self._ask("hello", self.settings.load_timeout)
+            about = self._ask("hello", self.settings.load_timeout)
+            self._check_versions(about["versions"])
+            self.about = about
         return self
+
+    def _check_versions(self, found: dict[str, str]) -> None:
+        """A figure of another version is no figure of this engine: `EngineFault` names the first that differs."""
+        for package, wanted in self.settings.versions.items():
+            version = found.get(package, "none")
+            if version.partition("+")[0] != wanted:
+                self.close()
+                raise EngineFault(f"{self.settings.python} holds {package} {version}, not {wanted}: build it anew")
 
     def launch(self) -> None:
         """Start the process without waiting for it: it imports vLLM while the caller does something else."""

@@ -243,12 +243,13 @@ class Measurer:
                 figures.append(compare(one, other))
                 kept.append(likelihood_kept(figures[-1], compare(other, other)))
         positions = sum(figure.positions for figure in figures)
-        divergence = sum(figure.kl * figure.positions for figure in figures) / positions
+        compared = sum(figure.compared for figure in figures)
+        divergence = sum(figure.kl * figure.compared for figure in figures) / max(1, compared)
         return {
             "agreement": BenchmarkFigures(
                 grades={f"text-{number}": figure.agreement for number, figure in enumerate(figures)},
                 passes=[],
-                details={"kl": divergence, "positions": float(positions)},
+                details={"kl": divergence, "positions": float(positions), "compared": float(compared)},
             ),
             "perplexity": BenchmarkFigures(
                 grades={f"text-{number}": value for number, value in enumerate(kept)},
@@ -288,7 +289,7 @@ class Measurer:
             "artifact": subject.key,
             "engine": about["engine"],
             "device": about["device_name"],
-            "settings": engine.settings.model_dump(exclude={"python", "load_timeout", "answer_timeout"}),
+            "settings": engine.settings.model_dump(exclude={"python", "versions", "load_timeout", "answer_timeout"}),
         }
 
     def _kernels(self, subject: Subject) -> list[str]:

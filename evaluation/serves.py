@@ -54,9 +54,10 @@ TABLE: dict[tuple[str, str], Row] = {
             "nf4": "bitsandbytes left vLLM after 0.27, and the CPU build has no kernel for it",
         },
     ),
-    # Seen with vLLM 0.26 on an H100.
+    # As seen with vLLM 0.26 on an H100; no GPU of ours has run 0.32.
     ("0.32", "cuda"): Row(
-        seen=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"})
+        seen=frozenset(),
+        read=frozenset({"W8A8", "W4A16", "W8A16", "FP8_DYNAMIC", "int8_lm_head", "fp8_kv_cache"})
         | {"W8A8_STATIC", "FP8_STATIC", "FP8_BLOCK", "W4A16_ASYM"},
         lacking={"W4A8": _NO_W4A8, "sparse_24": _NO_24, "nf4": _NO_BNB},
     ),

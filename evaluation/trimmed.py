@@ -33,10 +33,11 @@ def in_original_ids(text: ScoredText, kept: Sequence[int]) -> ScoredText:
 def recut(model: ScoredText, base: ScoredText) -> ScoredText:
     """`model` told in the base's tokens, where the two cut a text differently: a row for each row of the base.
 
-    After a character that is the end of a token for both, they have read the same: there the model's row stands for the
-    base's; where none does, nothing agrees. The log-probability of all the model's tokens between two such places is
-    that of the base's tokens there, in equal parts. A text of which the model, needing more tokens, saw less within
-    the limit is charged at its own mean for the rest. Raises `ValueError` where a tokenizer does not tell its ends.
+    After a character that is the end of a token for both, they have read the same: there the model's row stands for
+    the base's; where none does, no token is told, and nothing agrees. The log-probability of all the model's tokens
+    between two such places is that of the base's tokens there, in equal parts. A text of which the model, needing more
+    tokens, saw less within the limit is charged at its own mean for the rest. Raises `ValueError` where a tokenizer
+    does not tell its ends.
     """
     if model.tokens == base.tokens:
         return model
@@ -46,8 +47,8 @@ def recut(model: ScoredText, base: ScoredText) -> ScoredText:
     # numbers of rows: row k speaks after token k
     shared = sorted((k, after[end]) for end, k in {e: k for k, e in enumerate(base.ends)}.items() if end in after)
     rows = len(base.actual)
-    top_ids: list[list[int]] = [[-1] for _ in range(rows)]  # no token's id
-    top_logprobs = [[0.0] for _ in range(rows)]
+    top_ids: list[list[int]] = [[] for _ in range(rows)]
+    top_logprobs: list[list[float]] = [[] for _ in range(rows)]
     mean = sum(model.actual) / len(model.actual)
     actual = [mean] * rows
     # the base's first token is not predicted: nor is the model's, or the several that it needs for it

@@ -5,11 +5,11 @@ Knows nothing of Ray, of schedulers or of other trials. Holds a warm engine betw
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.engines import EngineEnvironment, EngineName, find_engine
 from cluster.resources import find_device
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
@@ -28,7 +28,7 @@ from search.errors import BadInput
 from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
-from search.space import SELF, Space, recipes_of
+from search.space import SELF, Space, steps_of
 
 NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
 
@@ -40,7 +40,7 @@ class Bench:
         self.job = job
         self.progress = progress
         self.store = Store(job.store)
-        settings = engine_settings(job.device, job.space.max_model_len)
+        settings = engine_settings(job.device, job.space.max_model_len, job.space.engine)
         self.engine = Engine(settings, job.run / "logs" / "engine.log")
         # A GPU is filled by one model; a CPU has room to keep the base at hand.
         self.base_engine = self.engine
@@ -81,7 +81,7 @@ class Bench:
 
     def check(self, recipe: Recipe) -> None:
         """Raise `Infeasible` when the recipe makes no sense for this base or engine. Starts nothing."""
-        check_recipe(recipe.steps, read_shape(self.job.base), traits(self.job.device))
+        check_recipe(recipe.steps, read_shape(self.job.base), traits(self.job.device, self.job.space.engine))
 
     def rung(self, recipe: Recipe, number: int) -> dict[str, Any]:
         """Bring `recipe` to rung `number` and return its ledger line, without the trial's name and the time.
@@ -144,25 +144,39 @@ class Bench:
 
 def furthest(space: Space) -> int:
     """The most tokens that any recipe of `space` trains."""
-    recipes = itertools.chain(space.seed_recipes(), recipes_of(space))
-    return max((int(getattr(step, step.continues)) for recipe in recipes for step in recipe.steps if step.continues),
-               default=0)  # fmt: skip
+    return max((int(getattr(step, step.continues)) for step in steps_of(space) if step.continues), default=0)
 
 
-def engine_settings(device: str | None = None, max_model_len: int = 4096) -> EngineSettings:
-    """The project's own engine on this machine.
+def engine_settings(device: str | None = None, max_model_len: int = 4096, engine: EngineName = "own") -> EngineSettings:
+    """An engine on this machine. Raises `BadInput` where its environment is not installed.
 
     A CPU is shared with Ray and with whoever else works there: count the seconds the engine computed, not the wall's.
     """
     device = device or find_device()
-    return EngineSettings(device=device, clock="cpu" if device == "cpu" else "wall", max_model_len=max_model_len)
+    environment = environment_of(engine)
+    return EngineSettings(
+        device=device,
+        clock="cpu" if device == "cpu" else "wall",
+        python=environment.python,
+        versions=dict(environment.versions),
+        max_model_len=max_model_len,
+    )
 
 
-def traits(device: str, version: str | None = None) -> EngineTraits:
-    """What vLLM `version` (the project's own when not given) serves on `device`.
+def environment_of(engine: EngineName) -> EngineEnvironment:
+    """As `find_engine`; raises `BadInput`."""
+    try:
+        return find_engine(engine)
+    except LookupError as fault:
+        raise BadInput(str(fault)) from fault
+
+
+def traits(device: str, engine: EngineName = "own") -> EngineTraits:
+    """What an engine serves on `device`.
 
     Raises `BadInput` for an engine of which nothing is known, or where none is installed.
     """
+    version = environment_of(engine).vllm
     try:
         version = version or installed()
         serves = row(version, device)

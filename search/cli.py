@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from cluster.engines import EngineName
 from search.errors import BadInput, RunFailed
 
 app = typer.Typer(
@@ -32,6 +33,9 @@ AddressOpt = Annotated[str | None, typer.Option("--address", help="a Ray cluster
 StoreOpt = Annotated[Path | None, typer.Option("--store", help="where artifacts live (default: RUN/store)")]
 SeedOpt = Annotated[int, typer.Option("--seed", help="of the searcher and of training")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
+EngineOpt = Annotated[
+    EngineName | None, typer.Option("--engine", help="own or contest (vLLM 0.14.1); default: the space's")
+]
 VerifyOpt = Annotated[bool, typer.Option("--verify/--no-verify", help="export the best trial and verify it at the end")]
 
 
@@ -104,6 +108,7 @@ def export(
 def verify(
     submission: Annotated[Path, typer.Argument(metavar="SUBMIT.ZIP")],
     run: Annotated[Path | None, typer.Option("--run", help="its run folder (default: the zip's own folder)")] = None,
+    engine: EngineOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Unpack a submission, load it with vLLM and transformers, score it again, write verification.json."""
@@ -112,7 +117,7 @@ def verify(
 
     folder = run if run is not None else submission.resolve().parent
     job = Job.load(folder) if run is not None or (folder / "run.json").exists() else None
-    verify_and_tell(submission, job, as_json)
+    verify_and_tell(submission, job, as_json, engine)
 
 
 @app.command()
@@ -135,12 +140,13 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="DIR", help="a model folder, or tiny")],
     baseline: Annotated[str | None, typer.Option("--baseline", help="score against this model")] = None,
     space: Annotated[str, typer.Option("--space", help="whose benchmarks are asked")] = "demo",
+    engine: EngineOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Measure a model with vLLM; with --baseline, score it."""
     from search.single import evaluate as work
 
-    told = work(model, baseline, space)
+    told = work(model, baseline, space, engine)
     _print(told, as_json, told["text"])
 
 

@@ -175,7 +175,7 @@ def _start_ray(address: str | None) -> None:
 
 def feasible_for(job: Job) -> Callable[[Recipe], bool]:
     """Whether a recipe makes sense for the job's base and engine, asked without weights."""
-    shape, engine = read_shape(job.base), traits(job.device)
+    shape, engine = read_shape(job.base), traits(job.device, job.space.engine)
 
     def feasible(recipe: Recipe) -> bool:
         try:

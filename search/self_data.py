@@ -1,8 +1,8 @@
 """Conversations that the base model writes itself: calibration and training data where none are given.
 
-A model's own words lie where its own distribution lies, and keep more of it than other people's data do (facts in
-docs/steps.md). The user's turn is written too: the template up to where a user would begin is all it is given (Magpie,
-Xu et al., 2024). Knows nothing of steps.
+A model's own words lie where its own distribution lies, and in one report kept 91 % of it where other people's data
+kept 82 % (8B, 6 of 32 blocks pruned). The user's turn is written too: the template up to where a user would begin is
+all it is given (Magpie, Xu et al., 2024). Knows nothing of steps.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from compressors.artifact import file_sha256
 from compressors.data import read_conversations
 from compressors.step import Conversations, Infeasible
 from compressors.store import Store
@@ -20,6 +21,7 @@ from evaluation.engine import Engine
 SENTINEL = "\ue000"  # a private-use character that no template holds
 QUESTION_TOKENS, ANSWER_TOKENS = 256, 512
 DRAWS = 3  # times as many questions as rows at most: some are empty or written twice
+CUT = "length"  # why vLLM ended what met its limit
 LEAST = 8  # rows below which there is nothing to calibrate on
 
 
@@ -34,7 +36,7 @@ def self_written(engine: Engine, base: Path, base_key: str, rows: int, store: St
     """
     engine.start()
     parts = [base_key, rows, seed, engine.about["engine"], engine.about["device"]]
-    parts += [engine.settings.max_model_len, QUESTION_TOKENS, ANSWER_TOKENS]
+    parts += [engine.settings.max_model_len, file_sha256(Path(__file__))]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     path = store.cache / "self" / f"{name}.jsonl"
     with store.lock(f"self-{name}"):
@@ -69,16 +71,21 @@ def opening_of(base: Path) -> str:
 
 
 def write(engine: Engine, opening: str, rows: int, seed: int) -> list[list[dict[str, str]]]:
-    """Questions drawn after `opening`, each once, and the model's answers to them."""
-    questions: list[str] = []
+    """Questions drawn after `opening`, each once, and the model's answers to them; what was cut off is left out.
+
+    A model that learned from answers cut at a limit would learn to end in the middle of a sentence.
+    """
+    found: list[list[dict[str, str]]] = []
+    seen: set[str] = set()
     for draw in range(DRAWS):
         drawn = engine.complete([opening] * rows, QUESTION_TOKENS, 1.0, seed + draw * rows)
-        questions = list(dict.fromkeys([*questions, *(answer.text.strip() for answer in drawn)]))
-        questions = [question for question in questions if question]
-        if len(questions) >= rows:
+        fresh = dict.fromkeys(one.text.strip() for one in drawn if one.finish != CUT)
+        asked = [question for question in fresh if question and question not in seen]
+        seen.update(asked)
+        found += _answered(engine, asked)
+        if len(found) >= rows:
             break
-    asked = questions[:rows]
-    return [row for row in _answered(engine, asked) if row[1]["content"]]
+    return found[:rows]
 
 
 def _answered(engine: Engine, questions: Sequence[str]) -> list[list[dict[str, str]]]:
@@ -90,4 +97,5 @@ def _answered(engine: Engine, questions: Sequence[str]) -> list[list[dict[str, s
     return [
         [*chat, {"role": "assistant", "content": answer.text.strip()}]
         for chat, answer in zip(chats, answers, strict=True)
+        if answer.text.strip() and answer.finish != CUT
     ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from cluster.engines import EngineName
 from cluster.resources import find_device
 from compressors.artifact import base_artifact
 from compressors.build import build
@@ -35,6 +36,8 @@ def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> di
     folder = find_base(base)
     try:
         check_recipe(recipe.steps, read_shape(folder), traits(find_device()))
+        for step in recipe.steps:
+            step.preflight(folder)
         rows = read_conversations(
             data if data is not None else Path(resolve_path(f"{REFERENCE}text/calibration.jsonl", Path()))
         )
@@ -76,9 +79,11 @@ def read_recipe(text: str) -> Recipe:
         raise BadInput(f"recipe {text}: {' '.join(str(fault).split())}") from fault
 
 
-def evaluate(model: str, baseline: str | None, space: str) -> dict[str, Any]:
-    """Measure `model` by the benchmarks of `space`, all items."""
+def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | None = None) -> dict[str, Any]:
+    """Measure `model` by the benchmarks of `space`, all items, on `engine` or the space's own."""
     spec, folder = load_space(space), find_base(model)
+    if engine is not None:
+        spec = spec.model_copy(update={"engine": engine})
     base = find_base(baseline) if baseline is not None else folder
     check_inputs(spec, base)
     with tempfile.TemporaryDirectory(prefix="squeeze-evaluate-") as scratch:
@@ -123,7 +128,7 @@ def plan(space: str, base: str) -> dict[str, Any]:
     """What a search would try first, how much a trial pays at each rung, and what it would refuse and why."""
     spec, folder = load_space(space), find_base(base)
     check_inputs(spec, folder)
-    shape, engine = read_shape(folder), traits(find_device())
+    shape, engine = read_shape(folder), traits(find_device(), spec.engine)
     recipes = {recipe.hash: recipe for recipe in recipes_of(spec)}
     refused: dict[str, str] = {}
     for recipe in recipes.values():

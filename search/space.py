@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from cluster.engines import EngineName
 from compressors.step import Step
 from compressors.steps import STEPS
 from evaluation.suite import SuiteSpec
@@ -95,6 +96,7 @@ class Space(BaseModel):
     self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
     rungs: tuple[Rung, ...] = DEFAULT_RUNGS
     eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
+    engine: EngineName = Field("own", description="own: this environment's vLLM; contest: 0.14.1, see `make contest`")
     passes: int = Field(3, ge=1, description="timed passes over each slice of items")
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
@@ -261,6 +263,26 @@ def _draw_range(draw: Suggests, name: str, ends: Range) -> int | float:
     return draw.suggest_float(name, float(ends.low), float(ends.high), log=ends.log)
 
 
+def steps_of(spec: Space) -> Iterator[Step]:
+    """Every step of a space once, in all its forms."""
+    if spec.lanes:
+        listed = [step for lane in spec.lanes for step in Recipe.of(lane).steps]
+    else:
+        listed = [Recipe.of([form]).steps[0] for step in spec.steps for form in _forms(step)]
+    listed += [step for recipe in spec.seed_recipes() for step in recipe.steps]
+    yield from {step.model_dump_json(): step for step in listed}.values()
+
+
+def _forms(step: StepSpace) -> list[dict[str, Any]]:
+    """All forms of one step; of a range only its two ends."""
+    fields = {name: list(values) for name, values in step.choices.items()}
+    fields |= {name: sorted({ends.low, ends.high}) for name, ends in step.ranges.items()}
+    return [
+        {"step": step.step, **step.fixed, **dict(zip(fields, values, strict=True))}
+        for values in itertools.product(*fields.values())
+    ]
+
+
 def recipes_of(spec: Space) -> Iterator[Recipe]:
     """All recipes of a space, one after another; of a range only its two ends."""
     if spec.lanes:
@@ -268,12 +290,6 @@ def recipes_of(spec: Space) -> Iterator[Recipe]:
         return
     options: list[list[dict[str, Any] | None]] = []
     for step in spec.steps:
-        fields = {name: list(values) for name, values in step.choices.items()}
-        fields |= {name: sorted({ends.low, ends.high}) for name, ends in step.ranges.items()}
-        forms: list[dict[str, Any] | None] = [
-            {"step": step.step, **step.fixed, **dict(zip(fields, values, strict=True))}
-            for values in itertools.product(*fields.values())
-        ]
-        options.append([None, *forms] if step.optional else forms)
+        options.append([None, *_forms(step)] if step.optional else [*_forms(step)])
     for draw in itertools.product(*options):
         yield Recipe.of([step for step in draw if step is not None])

@@ -65,11 +65,13 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _resolve_data(steps: Any, folder: Path) -> Any:
-    """The same steps, or recipes of them, with the paths in their fields `data` and `corpus` resolved."""
+    """The same steps, or recipes of them, with the paths in their fields `data`, `corpus` and `heldout` resolved."""
     if isinstance(steps, list):
         return [_resolve_data(one, folder) for one in steps]
     if isinstance(steps, dict):
-        return steps | {name: _resolve_files(steps[name], folder) for name in ("data", "corpus") if name in steps}
+        return steps | {
+            name: _resolve_files(steps[name], folder) for name in ("data", "corpus", "heldout") if name in steps
+        }
     return steps
 
 

@@ -19,7 +19,7 @@ from search.bench import traits
 from search.errors import BadInput
 from search.job import Job
 from search.ledger import Ledger
-from search.space import SELF, Space, recipes_of
+from search.space import SELF, Space, recipes_of, steps_of
 from search.space_file import load_space
 
 PACKAGES = (
@@ -88,7 +88,9 @@ def check_inputs(spec: Space, folder: Path) -> None:
         _check_lengths(Suite(spec.evaluation, [rung.items for rung in spec.rungs]), spec, folder)
         if spec.calibration != SELF:
             load_conversations(spec.calibration)
-        check_recipe([], read_shape(folder), traits(find_device()))
+        check_recipe([], read_shape(folder), traits(find_device(), spec.engine))
+        for step in steps_of(spec):
+            step.preflight(folder)
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     _check_feasible(spec, folder)
@@ -130,7 +132,7 @@ def _check_lengths(suite: Suite, spec: Space, folder: Path) -> None:
 
 
 def _check_feasible(spec: Space, folder: Path) -> None:
-    shape, engine = read_shape(folder), traits(find_device())
+    shape, engine = read_shape(folder), traits(find_device(), spec.engine)
     reason = ""
     for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec)):
         try:

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from cluster.engines import EngineName
 from compressors.files import model_files
 from compressors.tokens import KEPT
 from evaluation.benchmarks.base import Decoding
@@ -48,11 +49,12 @@ print(json.dumps({"class": type(model).__name__, "layers": model.config.num_hidd
 """
 
 
-def verify(path: Path, job: Job | None) -> dict[str, Any]:
+def verify(path: Path, job: Job | None, engine: EngineName | None = None) -> dict[str, Any]:
     """Unpack, load and score `path`; writes verification.json beside it, whatever comes of it, and returns its content.
 
-    `agrees` is None when there is no run to compare with. Raises `BadSubmission` when the zip must be refused,
-    `RunFailed` when it cannot be loaded.
+    `engine` takes the place of the one that the search was measured on. `agrees` is None when there is no run to
+    compare with, or when it was measured on another engine: two engines' figures stand side by side, no more. Raises
+    `BadSubmission` when the zip must be refused, `RunFailed` when it cannot be loaded.
     """
     target = verdict_file(path)
     if job is not None and not job.store.is_dir():
@@ -66,7 +68,7 @@ def verify(path: Path, job: Job | None) -> dict[str, Any]:
         raise BadInput(f"cannot write {target}: {fault.strerror}; copy the zip to where you may write") from fault
     try:
         with tempfile.TemporaryDirectory(prefix="squeeze-verify-") as scratch:
-            result = _examine(path, job, Path(scratch))
+            result = _examine(path, job, engine, Path(scratch))
     except (BadSubmission, RunFailed) as fault:
         _write(target, {"submission": path.name, "agrees": False, "why": str(fault)})
         raise
@@ -79,7 +81,7 @@ def verdict_file(path: Path) -> Path:
     return path.with_name("verification.json" if path.name == "submit.zip" else f"{path.stem}.verification.json")
 
 
-def _examine(path: Path, job: Job | None, scratch: Path) -> dict[str, Any]:
+def _examine(path: Path, job: Job | None, engine: EngineName | None, scratch: Path) -> dict[str, Any]:
     model = unpack(path, scratch)
     line = _claim(model, job) if job is not None else None
     result: dict[str, Any] = {
@@ -88,13 +90,14 @@ def _examine(path: Path, job: Job | None, scratch: Path) -> dict[str, Any]:
         "transformers": load_with_transformers(model),
     }
     if job is None or line is None:
-        load_with_vllm(model, scratch)
+        load_with_vllm(model, scratch, engine or "own")
         return result | {"agrees": None, "why": "it loads with transformers and vLLM; no run to compare its score with"}
     # Predictions are compared in the base's token ids; which tokens a trim kept is not handed over.
     kept = artifact_folder(job, line["artifact"]) / KEPT
     if kept.is_file():
         shutil.copyfile(kept, model / KEPT)
-    return result | _score_again(model, job, line, scratch)
+    again = job if engine is None else job.model_copy(update={"space": job.space.model_copy(update={"engine": engine})})
+    return result | _score_again(model, again, line, scratch)
 
 
 def _claim(model: Path, job: Job) -> dict[str, Any]:
@@ -122,10 +125,10 @@ def load_with_transformers(model: Path) -> dict[str, Any]:
     return loaded
 
 
-def load_with_vllm(model: Path, scratch: Path) -> None:
+def load_with_vllm(model: Path, scratch: Path, engine_name: EngineName) -> None:
     """Load it and let it say something."""
     try:
-        with Engine(engine_settings(), scratch / "engine.log") as engine:
+        with Engine(engine_settings(engine=engine_name), scratch / "engine.log") as engine:
             engine.load(model)
             engine.generate([[{"role": "user", "content": "1 2 3"}]], [Decoding(max_tokens=4)])
     except EngineFault as fault:
@@ -144,6 +147,10 @@ def _score_again(model: Path, job: Job, line: dict[str, Any], scratch: Path) -> 
     apart = abs(again.score - line["score"])
     allowed = math.hypot((again.score_high - again.score_low) / 2, (line["score_high"] - line["score_low"]) / 2)
     changed = differing(measured, line["benchmarks"])
+    same_engine = engine["engine"] == line["engine"]
+    why = f"benchmarks came out differently: {', '.join(changed)}" if changed else ""
+    if not same_engine:
+        why = f"the search was measured on {line['engine']}: two engines' figures stand side by side, and none confirms"
     return {
         "trial": line["trial"],
         "recipe": line["recipe"],
@@ -155,8 +162,8 @@ def _score_again(model: Path, job: Job, line: dict[str, Any], scratch: Path) -> 
                        for name, figures in measured.benchmarks.items()},
         "difference": apart,
         "allowed": allowed,
-        "agrees": apart <= allowed and not changed,
-        "why": f"benchmarks came out differently: {', '.join(changed)}" if changed else "",
+        "agrees": (apart <= allowed and not changed) if same_engine else None,
+        "why": why,
     }  # fmt: skip
 
 

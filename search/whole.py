@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cluster.engines import EngineName
 from search.driver import run as run_search
 from search.errors import BadInput, RunFailed
 from search.export import export
@@ -44,12 +45,12 @@ def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> No
         raise RunFailed(failure)
 
 
-def verify_and_tell(submission: Path, job: Job | None, as_json: bool) -> None:
+def verify_and_tell(submission: Path, job: Job | None, as_json: bool, engine: EngineName | None = None) -> None:
     """The verify command: exit 0 when it loads and its score agrees (or there is nothing to compare with)."""
     if not submission.is_file():
         raise BadInput(f"no submission at {submission}")
     try:
-        result = verify(submission, job)
+        result = verify(submission, job, engine)
     except BadSubmission as fault:
         raise RunFailed(f"refused: {fault}") from fault
     if as_json:
@@ -63,7 +64,8 @@ def verify_and_tell(submission: Path, job: Job | None, as_json: bool) -> None:
 def verdict(result: dict[str, Any], submission: Path) -> str:
     """What verification.json says, in a line."""
     if result["agrees"] is None:
-        return f"{submission}: {result['why']}"
+        figures = f" ({_apart(result)})" if "score_verified" in result else ""
+        return f"{submission}: {result['why']}{figures}"
     return f"{submission}: verified. {_apart(result)}"
 
 

@@ -27,9 +27,10 @@ class TextFigures(NamedTuple):
     """Per text: what it adds to the means."""
 
     agreement: float  # share of positions whose likeliest token is the base's
-    kl: float  # nats a token, KL(base || model) over the base's likeliest tokens and the rest as one
+    kl: float  # nats a token compared, KL(base || model) over the base's likeliest tokens and the rest as one
     nll: float  # nats a token, of the text itself under the model
     positions: int
+    compared: int  # positions at which the model told its likeliest tokens; a trimmed one that cuts finer may not
 
 
 def compare(model: Scored, base: Scored) -> TextFigures:
@@ -37,12 +38,14 @@ def compare(model: Scored, base: Scored) -> TextFigures:
     if model.tokens != base.tokens:
         raise ValueError("model and base tokenize the held-out text differently: their predictions cannot be compared")
     positions = len(base.actual)
-    same = sum(mine[0] == theirs[0] for mine, theirs in zip(model.top_ids, base.top_ids, strict=True))
-    divergence = sum(
+    same = sum(mine[:1] == theirs[:1] for mine, theirs in zip(model.top_ids, base.top_ids, strict=True))
+    divergences = [
         coarse_kl(base.top_ids[i], base.top_logprobs[i], model.top_ids[i], model.top_logprobs[i])
         for i in range(positions)
-    )
-    return TextFigures(same / positions, divergence / positions, -sum(model.actual) / positions, positions)
+        if model.top_ids[i]
+    ]
+    divergence = sum(divergences) / max(1, len(divergences))
+    return TextFigures(same / positions, divergence, -sum(model.actual) / positions, positions, len(divergences))
 
 
 def coarse_kl(

@@ -141,22 +141,23 @@ def test_two_processes_build_a_key_once(base: Path, tmp_path: Path) -> None:
 def test_keys_hold_what_decides_the_content(base: Path, data: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
     from compressors import artifact
 
-    key = artifact_key(DROP, "base", data.fingerprint, 0)
+    key = artifact_key(DROP, "base", data.fingerprint, 0, "cpu")
     assert len(key) == 32 and int(key, 16) >= 0
-    assert key == artifact_key(DropLayers(count=1, calibration_rows=8), "base", data.fingerprint, 0)
+    assert key == artifact_key(DropLayers(count=1, calibration_rows=8), "base", data.fingerprint, 0, "cpu")
     others = [
-        artifact_key(DropLayers(count=2, calibration_rows=8), "base", data.fingerprint, 0),
-        artifact_key(DROP, "other", data.fingerprint, 0),
-        artifact_key(DROP, "base", "other", 0),
-        artifact_key(DROP, "base", data.fingerprint, 1),
+        artifact_key(DropLayers(count=2, calibration_rows=8), "base", data.fingerprint, 0, "cpu"),
+        artifact_key(DROP, "other", data.fingerprint, 0, "cpu"),
+        artifact_key(DROP, "base", "other", 0, "cpu"),
+        artifact_key(DROP, "base", data.fingerprint, 1, "cpu"),
+        artifact_key(DROP, "base", data.fingerprint, 0, "cuda:0"),
     ]
     monkeypatch.setattr(artifact, "libraries", lambda: {"torch": "0"})
-    others.append(artifact_key(DROP, "base", data.fingerprint, 0))
+    others.append(artifact_key(DROP, "base", data.fingerprint, 0, "cpu"))
     monkeypatch.setattr(artifact, "_code_hash", lambda modules: "+".join(modules))
-    others.append(artifact_key(DROP, "base", data.fingerprint, 0))
-    assert len({key, *others}) == 7
+    others.append(artifact_key(DROP, "base", data.fingerprint, 0, "cpu"))
+    assert len({key, *others}) == 8
     rtn = Quantize(scheme="W8A8")
-    assert artifact_key(rtn, "base", "one", 0) == artifact_key(rtn, "base", "two", 1)  # it reads neither
+    assert artifact_key(rtn, "base", "one", 0, "cpu") == artifact_key(rtn, "base", "two", 0, "cpu")  # it reads no data
 
 
 def test_every_module_a_step_imports_for_its_work_is_in_its_key() -> None:

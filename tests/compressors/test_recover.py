@@ -14,6 +14,7 @@ from compressors.data import conversations
 from compressors.depth import DropLayers
 from compressors.distill import Distill
 from compressors.finetune import Finetune
+from compressors.quantize import Quantize
 from compressors.shape import check_recipe
 from compressors.step import Conversations, EngineTraits, Infeasible, StepFault
 from compressors.steps import parse_step
@@ -208,9 +209,11 @@ def test_training_stops_at_its_best_point(
     honest, said = Watch.read, []
 
     def rising(self: Watch, student: Any) -> Reading:
+        """Half of what it was before training, then twice as much each time."""
         reading = honest(self, student)
-        said.append(reading)
-        return reading.model_copy(update={"kl": reading.kl * 2.0 ** max(0, len(said) - 2)})
+        kl = said[0].kl * 2.0 ** (len(said) - 2) if said else reading.kl
+        said.append(reading.model_copy(update={"kl": kl}))
+        return said[-1]
 
     monkeypatch.setattr(Watch, "read", rising)
     step = Distill(tokens=50_000, check_every=512, patience=2, **SMALL)
@@ -230,8 +233,10 @@ def test_a_reading_that_is_no_number_is_never_the_best(
 
     def third_alone(self: Watch, student: Any) -> Reading:
         """Before training, then a reading that is none, then a good one, then none any more."""
-        said.append(honest(self, student))
-        return said[-1] if len(said) in (1, 3) else said[-1].model_copy(update={"kl": float("nan")})
+        reading = honest(self, student)
+        kl = {0: reading.kl, 2: said[0].kl / 2 if said else 0.0}.get(len(said), float("nan"))
+        said.append(reading.model_copy(update={"kl": kl}))
+        return said[-1]
 
     monkeypatch.setattr(Watch, "read", third_alone)
     step = Distill(tokens=2_000, check_every=512, **SMALL)
@@ -360,3 +365,62 @@ def test_what_cannot_be_is_refused_before_any_work(base: Path, engine: EngineTra
     check_recipe([Finetune(tokens=9), Distill(tokens=9)], shape, engine)
     with pytest.raises(Infeasible, match="prune_hidden has left 64 channels"):
         check_recipe([PruneHidden(hidden=64), Distill(tokens=9, hidden=0.5)], shape, engine)
+    with pytest.raises(Infeasible, match="were measured with the old ones"):
+        check_recipe([Quantize(scheme="W8A8_STATIC"), Finetune(tokens=9, trains="norms")], shape, static(engine))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (None, "trained as if quantized by W8A8, and no quantize step"),
+        ({"scheme": "FP8_DYNAMIC"}, "scheme FP8_DYNAMIC is not what was trained for: fake_quant W8A8"),
+        ({"scheme": "W8A8"}, None),
+        ({"scheme": "W8A8", "method": "gptq"}, None),
+    ],
+)
+def test_what_is_trained_for_a_scheme_is_quantized_by_it(
+    fields: dict[str, Any] | None, reason: str | None, engine: EngineTraits
+) -> None:
+    steps: list[Any] = [DROP, Distill(tokens=9, fake_quant="W8A8")]
+    steps += [Quantize.model_validate(fields)] if fields else []
+    if reason is None:
+        assert check_recipe(steps, SMALL_SHAPE, engine).trained_for is None
+        return
+    with pytest.raises(Infeasible, match=reason):
+        check_recipe(steps, SMALL_SHAPE, engine)
+
+
+def static(engine: EngineTraits) -> EngineTraits:
+    return engine.model_copy(update={"schemes": engine.schemes | {"W8A8_STATIC"}})
+
+
+def test_readings_are_due_early_and_then_evenly() -> None:
+    step = Distill(tokens=9, check_every=16_000)
+    places = [position for position in range(1, 50_000) if step.due(position) > step.due(position - 1)]
+    assert places == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 48_000]
+
+
+def test_a_data_file_is_read_before_any_work(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "no conversation"}\n')
+    with pytest.raises(Infeasible, match=r"finetune data .*rows\.jsonl.*conversations"):
+        Finetune(tokens=9, data=str(tmp_path / "rows.jsonl")).preflight(base)
+
+
+def test_of_two_kinds_of_text_the_worse_counts(base: Path, data: Conversations) -> None:
+    import torch
+
+    from compressors.batches import Stream
+    from compressors.harm import Watch, worst
+
+    model, tokenizer = checkpoint.load(base, "cpu")
+    student, _ = checkpoint.load(base, "cpu")
+    with torch.no_grad():
+        student.model.layers[0].mlp.down_proj.weight.mul_(3)
+    stream = Stream(data, tokenizer, batch_tokens=512, max_length=512, answers_only=True, seed=0)
+    samples = stream.held_out()
+    apart = [Watch(model, student, kind).read(student) for kind in (samples[:1], samples[1:])]
+    both = Watch(model, student, samples[:1], samples[1:]).read(student)
+    assert both.kl == pytest.approx(max(one.kl for one in apart))
+    assert both.agreement == pytest.approx(min(one.agreement for one in apart))
+    assert both.loss == pytest.approx(apart[0].loss)
+    assert str(worst(1.0, float("nan"), 2.0)) == "nan"

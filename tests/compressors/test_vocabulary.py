@@ -249,12 +249,24 @@ def test_corpus_files_count_and_their_content_is_in_the_key(spoken: dict[str, Pa
         context = StepContext(base=spoken["qwen2"], data=FEWER)
         (tmp_path / words).mkdir()
         step.run(spoken["qwen2"], tmp_path / words, context)
-        notes.append((context.notes["used"], artifact_key(step, "source", "data", 0)))
+        notes.append((context.notes["used"], artifact_key(step, "source", "data", 0, "cpu")))
     assert notes[0][0] < notes[1][0]
     assert notes[0][1] != notes[1][1]
     file.unlink()
     with pytest.raises(ValueError, match=r"trim_vocab reads .*texts.jsonl: no such file"):
-        artifact_key(step, "source", "data", 0)
+        artifact_key(step, "source", "data", 0, "cpu")
+
+
+def test_held_out_texts_are_compared_and_do_not_count(spoken: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "known.txt").write_text(" ".join(turn["content"] for turn in FEW.rows[0]))
+    (tmp_path / "other.txt").write_text("the cold river near seven old boats and a lamp")
+    known, other = (TrimVocab(heldout=(str(tmp_path / name),)) for name in ("known.txt", "other.txt"))
+    without = build([TrimVocab()], spoken["qwen2"], Store(tmp_path / "store"), FEW).artifact
+    same = build([known], spoken["qwen2"], Store(tmp_path / "store"), FEW).artifact
+    assert without.provenance is not None and same.provenance is not None
+    assert same.provenance.notes["kept"] == without.provenance.notes["kept"]
+    with pytest.raises(Infeasible, match=r"other\.txt row 1 is not tokenized as before"):
+        build([other], spoken["qwen2"], Store(tmp_path / "store"), FEW)
 
 
 def test_records_of_every_kind(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from compressors.step import Infeasible
 from compressors.store import Store
+from evaluation.engine import Answer, Generation
 from evaluation.reference import MODEL
-from search.self_data import opening_of, self_written
+from search.self_data import opening_of, self_written, write
 
 
 def test_the_opening_is_the_template_up_to_the_users_first_word():
@@ -30,6 +31,28 @@ def test_a_base_that_writes_too_little_is_refused_and_not_asked_again(engine, tm
     monkeypatch.setattr(engine, "load", lambda folder: pytest_fails())
     with pytest.raises(Infeasible, match="give data"):
         self_written(engine, MODEL, "tiny", 4, store)
+
+
+class Talker:
+    """An engine whose model ends some of what it says, and is cut off in the rest."""
+
+    def complete(self, texts, max_tokens, temperature, seed):
+        return [said(f"question {seed + n}", "length" if n % 4 == 0 else "stop") for n in range(len(texts))]
+
+    def generate(self, chats, decodings):
+        answers = [said("an answer", "length" if "3" in chat[0]["content"] else "stop") for chat in chats]
+        return Generation(seconds=1.0, cpu_seconds=1.0, answers=answers)
+
+
+def said(text, finish):
+    return Answer(text=text, tokens=3, prompt_tokens=3, finish=finish)
+
+
+def test_what_was_cut_off_is_not_kept():
+    rows = write(Talker(), "", 8, 0)
+    questions = [int(row[0]["content"].split()[1]) for row in rows]
+    assert len(questions) == len(set(questions)) == 8
+    assert not any(number % 8 in (0, 4) or "3" in str(number) for number in questions)
 
 
 def pytest_fails():
