@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,26 +188,29 @@ def dump_config(config: dict[str, Any], folder: Path) -> None:
     """Write `config` with both the old and the new names of dtype and RoPE fields; check `layer_types`.
 
     transformers 4.57 reads `rope_theta` and `rope_scaling` and silently falls back to theta 10000 without
-    them; transformers 5 reads `rope_parameters`.
+    them; transformers 5 reads `rope_parameters`. Published configs call the kind of scaling `type`, newer ones
+    `rope_type`: both are read, and `rope_type` is written beside a `type`.
     Raises `StepFault` when `layer_types` does not fit the number of layers.
     """
     rope = config.get("rope_parameters")
     if rope is None and "rope_theta" in config:  # written by transformers 4
-        rope = {
-            **(config.get("rope_scaling") or {"rope_type": "default"}),
-            "rope_theta": config["rope_theta"],
-        }
-        config["rope_parameters"] = rope
+        rope = {**(config.get("rope_scaling") or {}), "rope_theta": config["rope_theta"]}
     if rope is not None:
+        rope = {**rope, "rope_type": rope_type(rope)}
         scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
-        config["rope_theta"] = rope["rope_theta"]
-        config["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+        config["rope_parameters"], config["rope_theta"] = rope, rope["rope_theta"]
+        config["rope_scaling"] = None if rope["rope_type"] == "default" else scaling
     config["dtype"] = config["torch_dtype"] = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     kinds = config.get("layer_types")
     if kinds is not None and len(kinds) != config["num_hidden_layers"]:
         raise StepFault(f"config has {len(kinds)} layer_types for {config['num_hidden_layers']} layers")
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def rope_type(rope: Mapping[str, Any]) -> str:
+    """The kind of RoPE scaling that a config's `rope_parameters` or `rope_scaling` names, in either dialect."""
+    return str(rope.get("rope_type") or rope.get("type") or "default")
 
 
 def refuse_nonfinite(model: PreTrainedModel) -> None:

@@ -48,7 +48,7 @@ class Context(Step):
         self._refuse(config["max_position_embeddings"])
         copy_without("config.json", source, target)
         for rope in (config.get("rope_parameters"), config.get("rope_scaling")):
-            if rope and rope.get("rope_type") in ("llama3", "yarn", "longrope"):
+            if rope and checkpoint.rope_type(rope) in ("llama3", "yarn", "longrope"):
                 # transformers would fill a missing original length from the number that shrinks here
                 rope.setdefault("original_max_position_embeddings", config["max_position_embeddings"])
         config["max_position_embeddings"] = self.max_position_embeddings
@@ -70,15 +70,22 @@ class Context(Step):
 
 
 def copy_without(name: str, source: Path, target: Path) -> None:
-    """Everything in the model folder `source` but the file `name` and what is private appears in `target`."""
+    """Everything in the model folder `source` but the file `name` and what is private appears in `target`.
+
+    Files of an artifact are shared with it by hard links; those of a base, which somebody may write to in place,
+    are copied.
+    """
+    from compressors.artifact import PROVENANCE
     from compressors.checkpoint import PRIVATE
+
+    bring = link_or_copy if (source / PROVENANCE).is_file() else shutil.copyfile
 
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         if path.is_dir() or relative.parts[0] in (*PRIVATE, name):
             continue
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(path, target / relative)
+        bring(path, target / relative)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressors.data import read_records
 from compressors.step import Conversations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-KINDS = (".txt", ".md", ".jsonl", ".json", ".parquet")
 
 
 def corpus_texts(
@@ -30,34 +28,6 @@ def corpus_texts(
         for number, record in enumerate(read_records(Path(file))):
             for text in _texts(tokenizer, record):
                 yield f"{Path(file).name} row {number + 1}", text
-
-
-def read_records(path: Path) -> list[Any]:
-    """Rows of a .jsonl, .json or .parquet file; the whole of a .txt or .md file as one row.
-
-    Raises `ValueError` naming the file when it is absent, of another kind, unreadable or empty.
-    """
-    if path.suffix not in KINDS:
-        raise ValueError(f"{path} is none of {', '.join(KINDS)}")
-    if not path.is_file():
-        raise ValueError(f"no such file: {path}")
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as parquet
-
-            records: list[Any] = parquet.read_table(path).to_pylist()
-        elif path.suffix == ".jsonl":
-            records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        elif path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
-            records = content if isinstance(content, list) else [content]
-        else:
-            records = [path.read_text(encoding="utf-8")]
-    except (ValueError, OSError) as fault:
-        raise ValueError(f"{path} cannot be read as {path.suffix[1:]}: {fault}") from fault
-    if not records:
-        raise ValueError(f"{path} has no rows")
-    return records
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, record: Any) -> Iterator[str]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 COLUMN = "conversations"
+ROWS = (".jsonl", ".json", ".parquet")  # kinds of files that hold rows
+KINDS = (".txt", ".md", *ROWS)  # and those that are one text
 HUB = "hub:"  # prefix of a data set's id on the hub, such as hub:LGAI-EXAONE/MANTA-1M
 HUB_ROWS = 5_000  # rows taken of a data set from the hub, its first
 SENTINEL = "\ue000"  # a private-use character that no text holds
@@ -33,17 +35,62 @@ class Sample:
 def read_conversations(path: Path, limit: int | None = None) -> Conversations:
     """Read the column `conversations` (list of {role, content}) of a .jsonl, .json or .parquet file.
 
-    `limit` keeps the first rows only. Raises `ValueError` when the file is of another kind, lacks the column,
-    holds a row of another form, or has no rows.
+    `limit` keeps the first rows only. Raises `ValueError` naming the file when it is of another kind, cannot be
+    read, lacks the column, holds a row of another form, or has no rows.
     """
-    rows: list[Row] = []
-    for number, record in enumerate(_records(path)):
-        if limit is not None and number >= limit:
-            break
-        rows.append(_row(record, path, number))
-    if not rows:
+    if path.suffix not in ROWS:
+        raise ValueError(f"{path} is neither .jsonl, .json nor .parquet")
+    records = read_records(path, COLUMN)
+    return conversations([_row(record, path, number) for number, record in enumerate(records[:limit])])
+
+
+def read_records(path: Path, column: str | None = None) -> list[Any]:
+    """Rows of a .jsonl, .json or .parquet file; the whole of a .txt or .md file as one row.
+
+    A .json file that holds no list is one row. Of Parquet, `column` alone is read where it is given.
+    Raises `ValueError` naming the file when it is absent, of another kind, unreadable or empty, or Parquet without
+    that column.
+    """
+    if path.suffix not in KINDS:
+        raise ValueError(f"{path} is none of {', '.join(KINDS)}")
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    try:
+        if path.suffix == ".parquet":
+            records = _parquet(path, column)
+        elif path.suffix == ".jsonl":
+            records = _lines(path)
+        elif path.suffix == ".json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            records = content if isinstance(content, list) else [content]
+        else:
+            records = [path.read_text(encoding="utf-8")]
+    except (ValueError, OSError) as fault:  # what json, UTF-8 and pyarrow raise
+        raise ValueError(f"{path} cannot be read as {path.suffix[1:]}: {' '.join(str(fault).split())}") from fault
+    if not records:
         raise ValueError(f"{path} has no rows")
-    return conversations(rows)
+    return records
+
+
+def _parquet(path: Path, column: str | None) -> list[Any]:
+    import pyarrow.parquet as parquet
+
+    have = parquet.read_schema(path).names
+    if column is not None and column not in have:
+        raise ValueError(f"no column '{column}' (it has: {', '.join(have)})")
+    rows: list[Any] = parquet.read_table(path, columns=None if column is None else [column]).to_pylist()
+    return rows
+
+
+def _lines(path: Path) -> list[Any]:
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number + 1} is not JSON: {error}") from None
+    return records
 
 
 def load_conversations(source: str) -> Conversations:
@@ -62,6 +109,8 @@ def load_conversations(source: str) -> Conversations:
     except (OSError, ValueError, DatasetNotFoundError) as fault:
         reason = " ".join(str(fault).split())[:200]
         raise ValueError(f"the hub does not give {name} ({reason}); download it elsewhere and name its file") from fault
+    if not records:
+        raise ValueError(f"the hub's {name} has no rows in its train split: name another data set or a file")
     return conversations([_row(record, Path(name), number) for number, record in enumerate(records)])
 
 
@@ -133,36 +182,9 @@ def _row(record: Any, path: Path, number: int) -> Row:
     good = isinstance(turns, list) and turns
     if not good or not all(isinstance(t, Mapping) and {"role", "content"} <= set(t) for t in turns):
         raise ValueError(f"{path} row {number + 1}: '{COLUMN}' must be a list of {{role, content}}")
-    return tuple({"role": str(t["role"]), "content": str(t["content"])} for t in turns)
-
-
-def _records(path: Path) -> Iterable[Any]:
-    if not path.is_file():
-        raise ValueError(f"no such file: {path}")
-    if path.suffix == ".jsonl":
-        return _lines(path)
-    if path.suffix == ".json":
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(loaded, list):
-            raise ValueError(f"{path} must hold a list of rows")
-        return loaded
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        have = parquet.read_schema(path).names
-        if COLUMN not in have:
-            raise ValueError(f"{path} has no column '{COLUMN}' (it has: {', '.join(have)})")
-        rows: list[Any] = parquet.read_table(path, columns=[COLUMN]).to_pylist()
-        return rows
-    raise ValueError(f"{path} is neither .jsonl, .json nor .parquet")
-
-
-def _lines(path: Path) -> Iterable[Any]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            if not line.strip():
-                continue
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number + 1} is not JSON: {error}") from None
+    for turn in turns:
+        for name in ("role", "content"):
+            if not isinstance(turn[name], str):
+                given = f"{path} row {number + 1}: {name} {repr(turn[name])[:80]}"
+                raise ValueError(f"{given} is no text; make it one or leave the row out")
+    return tuple({"role": t["role"], "content": t["content"]} for t in turns)

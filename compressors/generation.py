@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from compressors.context import copy_without
+from compressors.files import has_tokenizer
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext
-from compressors.tokens import kept_tokens, read_vocabulary
+from compressors.tokens import kept_tokens
 
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 
@@ -20,12 +22,13 @@ class Generation(Step):
 
     Engines read both from the model's folder: `stop` joins the end-of-text ids that are there, and a sampling field
     is what a request gets that names none. Without a sampling field nothing changes what a model says until it stops.
-    Raises `Infeasible` when a stop string is not one token, or an id is none of the model's.
+    Raises `Infeasible` when the tokenizer makes more or less than one token of a stop string (text as the model says
+    it, special tokens by their names), or an id is none of the model's.
     """
 
     step: Literal["generation"] = "generation"
     stop: tuple[NonNegativeInt | str, ...] = Field(
-        (), description="tokens that end an answer too: their strings, or ids counted before any trim of the vocabulary"
+        (), description="tokens that end an answer too: their text, or ids counted before any trim of the vocabulary"
     )
     temperature: NonNegativeFloat | None = Field(None, description="0 is greedy")
     top_p: float | None = Field(None, gt=0, le=1, description="share of probability that is drawn from")
@@ -74,11 +77,34 @@ class Generation(Step):
             return []
         kept = kept_tokens(folder) or range(rows)
         own = {original: number for number, original in enumerate(kept)}
-        names = read_vocabulary(folder).ids if any(isinstance(token, str) for token in self.stop) else {}
+        strings = [token for token in self.stop if isinstance(token, str)]
+        named = dict(zip(strings, encoded(folder, strings), strict=True))
         found = []
         for token in self.stop:
-            number = names.get(token) if isinstance(token, str) else own.get(token)
-            if number is None:
+            number = named[token] if isinstance(token, str) else own.get(token)
+            if number is None or number >= rows:
                 raise Infeasible(f"generation stop {token!r} is no token of this model")
             found.append(number)
         return found
+
+
+def encoded(folder: Path, strings: Sequence[str]) -> list[int]:
+    """The id of each of `strings`, as the tokenizer in `folder` reads text: byte-level tokens are stored otherwise.
+
+    Raises `Infeasible` for a string that is not exactly one token, and when there is no tokenizer.
+    """
+    if not strings:
+        return []
+    from transformers import AutoTokenizer
+
+    if not has_tokenizer(path.name for path in folder.iterdir()):
+        raise Infeasible(f"generation stop {strings[0]!r} needs a tokenizer, and the model has none: give an id")
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    found = []
+    for text in strings:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1 or (ids[0] == tokenizer.unk_token_id and text != tokenizer.unk_token):
+            parts = f"cuts it into {len(ids)}" if len(ids) != 1 else "does not know it"
+            raise Infeasible(f"generation stop {text!r} is no token of this model: its tokenizer {parts}")
+        found.append(ids[0])
+    return found

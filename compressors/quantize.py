@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -36,10 +36,11 @@ class Quantize(Step):
     (Xiao et al., 2022) moves activation outliers into weights; autoround (Cheng et al., 2023) learns the rounding.
     awq and smoothquant rescale kept layers beside quantized ones too, without changing what the model computes.
 
-    The `sensitive` decoder layers that lose most by the scheme (see `compressors.sensitivity`) go whole to
-    `sensitive_scheme`. `head: int8` unties the head and makes it W8A8 by rtn. Raises `Infeasible` for fields of
-    another method or scheme, for what the engine does not serve, for widths that groups or blocks do not divide,
-    for smoothquant on a post-norm model, and when `keep` splits matrices that vLLM fuses or leaves nothing.
+    The `sensitive` decoder layers that lose most by the scheme (see `compressors.sensitivity`), of those that `keep`
+    does not hold whole, go to `sensitive_scheme`. `head: int8` unties the head and makes it W8A8 by rtn. Raises
+    `Infeasible` for fields of another method or scheme, for what the engine does not serve, for widths that groups or
+    blocks do not divide, for smoothquant on a post-norm model, and when `keep` splits matrices that vLLM fuses or
+    leaves nothing; `StepFault` where gptq cannot use what the data show.
     """
 
     step: Literal["quantize"] = "quantize"
@@ -111,7 +112,6 @@ class Quantize(Step):
                 f"quantize method smoothquant has no mapping for {shape.architecture}: its norms stand behind the "
                 "matrices, so none can take up the scales"
             )
-        self._check_sensitive(shape, engine)
         self._check_trained_for(shape)
         if self.head == "int8":
             engine.require("int8_lm_head", self.step)
@@ -119,7 +119,9 @@ class Quantize(Step):
             engine.require("fp8_kv_cache", self.step)
             if self.method == "autoround":
                 raise Infeasible("quantize kv_cache fp8 is not made by autoround, but by any other method")
-        self._check_modules(dict(linear_sizes(shape)), scheme)
+        linears = dict(linear_sizes(shape))
+        self._check_modules(linears, scheme)
+        self._check_sensitive(self._layers_left(linears), shape.layers, engine)
 
     def _check_trained_for(self, shape: ModelShape) -> None:
         """What was trained through one rounding is lost in another."""
@@ -148,17 +150,27 @@ class Quantize(Step):
         if self.sensitive_scheme is not None and not self.sensitive:
             raise Infeasible(f"quantize sensitive_scheme {self.sensitive_scheme} is for sensitive layers; there are 0")
 
-    def _check_sensitive(self, shape: ModelShape, engine: EngineTraits) -> None:
+    def _check_sensitive(self, left: Sequence[int], layers: int, engine: EngineTraits) -> None:
+        """`left`: the layers of all that `keep` leaves something of."""
         if not self.sensitive:
             return
-        if self.sensitive >= shape.layers:
-            raise Infeasible(f"quantize sensitive {self.sensitive} leaves no layer of {shape.layers} to {self.scheme}")
+        if self.sensitive >= len(left):
+            kept = f"; keep holds {layers - len(left)} of {layers} whole" if len(left) < layers else ""
+            raise Infeasible(
+                f"quantize sensitive {self.sensitive} leaves no layer of {len(left)} to {self.scheme}{kept}"
+            )
         if self.sensitive_scheme == self.scheme:
             raise Infeasible(f"quantize sensitive_scheme {self.sensitive_scheme} is the scheme of all other layers")
         if self.sensitive_scheme not in (None, "bf16"):
-            engine.require_scheme(str(self.sensitive_scheme), self.step)
             if self.method == "autoround":
                 raise Infeasible("quantize method autoround has one scheme; its sensitive_scheme is bf16")
+            makers = SCHEMES[str(self.sensitive_scheme)].methods
+            if self.method not in makers:
+                raise Infeasible(
+                    f"quantize sensitive_scheme {self.sensitive_scheme} is made by {', '.join(makers)}, "
+                    f"not by {self.method}; bf16 goes with any"
+                )
+            engine.require_scheme(str(self.sensitive_scheme), self.step)
 
     def _check_modules(self, linears: dict[str, tuple[int, int]], scheme: Scheme) -> None:
         kept = {name for name in linears if self._keeps(name)}
@@ -248,10 +260,16 @@ class Quantize(Step):
             return sensitivity(model, self.scheme, self.group_size, few)
 
         data = context.data.fingerprint
-        table = kept_table(context.cache, source, self.scheme, self.group_size, data, few, make)
-        chosen = sorted(sorted(range(len(table)), key=lambda layer: (-table[layer], layer))[: self.sensitive])
+        device = model.device.type
+        table = kept_table(context.cache, source, self.scheme, self.group_size, data, few, device, make)
+        able = self._layers_left(name for name, _ in model.named_modules() if name.endswith("_proj"))
+        chosen = sorted(sorted(able, key=lambda layer: (-table[layer], layer))[: self.sensitive])
         context.notes.update(sensitivity=table, sensitive_layers=chosen)
         return chosen
+
+    def _layers_left(self, names: Iterable[str]) -> list[int]:
+        """Decoder layers, of those that the linear layers `names` belong to, that `keep` does not leave whole."""
+        return sorted({int(name.split(".")[2]) for name in names if not self._keeps(name)})
 
     def _keeps(self, name: str) -> bool:
         return any(re.match(pattern, name) for pattern in self.keep)

@@ -6,13 +6,16 @@ Knows of methods, schemes and module names; nothing of steps, shapes or engines.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from compressors.quiet import warnings_heard
 from compressors.schemes import KV_CACHE_FP8, arguments
+from compressors.step import StepFault
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 2048  # tokens of a calibration row; longer ones are cut
 HEAD = "re:.*lm_head$"  # vLLM wants the head as a target of its own
+# how llmcompressor's warnings begin where it could not invert a Hessian and took the identity in its place
+GAVE_UP = ("Hessian inversion failed", "Failed to invert hessian")
 SPARSE = 0.01  # share of zeros from which a weight counts as pruned; trained bf16 weights have far fewer
 
 
@@ -65,8 +70,28 @@ def once(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: Any
             "shuffle_calibration_samples": False,
             "max_seq_length": MAX_LENGTH,
         }
-    with create_session():
+    with create_session(), warnings_heard() as heard:
         oneshot(model=model, tokenizer=tokenizer, recipe=recipe, **data)
+    refuse_fallback(heard)
+
+
+def refuse_fallback(warnings: Sequence[str]) -> None:
+    """Raise `StepFault` where llmcompressor says that it went on without the data's Hessian.
+
+    What it then wrote is rounding to nearest under gptq's name, or pruning by magnitude under sparsegpt's.
+    gptq says so once, with the number of modules and up to ten names; sparsegpt once a module, without its name.
+    """
+    given_up = [text for text in warnings if text.startswith(GAVE_UP)]
+    if not given_up:
+        return
+    counted = re.search(r"failed for (\d+)/(\d+) modules.*Affected modules: (.*)", given_up[0], re.DOTALL)
+    if counted:
+        names = counted[3].removesuffix(" (full list at DEBUG level)")
+        where, method = f"{counted[1]} of {counted[2]} modules ({names})", "gptq"
+        advice = "raise calibration_rows or dampening"
+    else:
+        where, method, advice = f"{len(given_up)} modules", "sparsegpt", "raise calibration_rows"
+    raise StepFault(f"{method} could not invert the Hessian of {where}: {advice}")
 
 
 def forget_order(model: PreTrainedModel) -> None:

@@ -1,4 +1,7 @@
-"""Keeps the progress bars and log lines of transformers and llmcompressor out of ours. Hides no errors."""
+"""Keeps the progress bars and log lines of transformers and llmcompressor out of ours. Hides no errors.
+
+Warnings that matter are read by who asked for the work: see `warnings_heard`.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +39,17 @@ def errors_only() -> None:
 
     logger.remove()
     logger.add(sys.stderr, level="ERROR")
+
+
+@contextmanager
+def warnings_heard() -> Iterator[list[str]]:
+    """The texts of llmcompressor's warnings while this lasts, as they come, wherever its log goes or not."""
+    from loguru import logger
+
+    heard: list[str] = []
+    logger.enable("llmcompressor")  # LLM_COMPRESSOR_LOG_DISABLED stops its messages before any sink
+    sink = logger.add(lambda message: heard.append(message.record["message"]), level="WARNING")
+    try:
+        yield heard
+    finally:
+        logger.remove(sink)

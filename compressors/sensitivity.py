@@ -6,6 +6,7 @@ Knows nothing of how layers are then chosen.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+CODE = ("compressors.sensitivity", "compressors.logits", "compressors.divergence")  # what the numbers come out of
 TOKENS = 4096  # calibration tokens the table is measured on
 
 
@@ -30,19 +32,19 @@ def kept_table(
     group_size: int | None,
     data: str,
     rows: Sequence[Sequence[int]],
+    device: str,
     make: Callable[[], list[float]],
 ) -> list[float]:
     """The table of the model in `source`, from `cache` or made now by `make` and left there.
 
-    The file is named by all that decides it: weights, scheme, data, rows, code and libraries. Two processes may
-    make it at once; the same numbers then replace each other whole.
+    The file is named by all that decides it: weights, scheme, data, rows, kind of device ("cpu" or "cuda"), code
+    and libraries. Two processes may make it at once; the same numbers then replace each other whole.
     """
-    digest = hashlib.sha256()
-    ingredients = [base_artifact(source).key, arguments(scheme, group_size), data, [list(row) for row in rows], TOKENS]
-    digest.update(json.dumps([*ingredients, libraries(), file_sha256(Path(__file__))], sort_keys=True).encode())
     if cache is None:
         return make()
-    path = cache / f"sensitivity-{digest.hexdigest()[:32]}.json"
+    ingredients = [base_artifact(source).key, arguments(scheme, group_size), data, [list(row) for row in rows], TOKENS]
+    text = json.dumps([*ingredients, device, libraries(), [_source_hash(name) for name in CODE]], sort_keys=True)
+    path = cache / f"sensitivity-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     if path.is_file():
         return [float(kl) for kl in json.loads(path.read_text(encoding="utf-8"))["kl"]]
     table = make()
@@ -50,6 +52,13 @@ def kept_table(
     aside.write_text(json.dumps({"scheme": scheme, "group_size": group_size, "kl": table}) + "\n", encoding="utf-8")
     aside.replace(path)
     return table
+
+
+def _source_hash(module: str) -> str:
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise ValueError(f"module {module} has no source file to name the sensitivity table by")
+    return file_sha256(Path(found.origin))
 
 
 def sensitivity(

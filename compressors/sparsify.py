@@ -22,7 +22,7 @@ class Sparsify(Step):
     |w|·‖x‖ of each output; `sparsegpt` (Frantar and Alistarh, 2023) those whose loss later columns can best make
     up for, and lets them. `pattern` 2:4 zeroes two of every four neighbouring inputs, whatever their size.
     Raises `Infeasible` for 2:4 where the engine has no kernel that makes use of it, where `sparsity` is not 0.5
-    with it, or where 4 does not divide a width.
+    with it, or where 4 does not divide a width; `StepFault` where sparsegpt cannot use what the data show.
     """
 
     step: Literal["sparsify"] = "sparsify"

@@ -77,13 +77,21 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 def choose(vocabulary: Vocabulary, wanted: Iterable[int], rows: int) -> list[int]:
     """Ids to keep, ascending: `wanted`, all that is needed, their ancestors, and low ids up to a multiple of 64.
 
-    `rows` is the size of the embedding; rows without a token fill up last. Raises `Infeasible` if nothing can go.
+    `rows` is the size of the embedding; rows without a token fill up last. Raises `Infeasible` if nothing can go, or
+    a token that must stay has no row.
     """
     kept = vocabulary.with_ancestors({*wanted, *vocabulary.needed})
     size = -(-len(kept) // MULTIPLE) * MULTIPLE
     if size >= rows:
         raise Infeasible(f"trim_vocab finds nothing to trim: {len(kept)} of {rows} tokens are needed")
-    named = sorted(set(vocabulary.ids.values()) - kept)
+    beyond = max(kept)
+    if beyond >= rows:
+        name = next((repr(token) for token, number in vocabulary.ids.items() if number == beyond), "unnamed")
+        raise Infeasible(
+            f"trim_vocab: the tokenizer's token {name} has id {beyond}, and the model's embedding {rows} rows: "
+            "take the token out of the tokenizer's files, or give the model more rows"
+        )
+    named = sorted(number for number in set(vocabulary.ids.values()) - kept if number < rows)
     while len(kept) < size and named:
         later = []
         for number in named:  # one whose ancestors stay fits any room: so each pass adds at least one

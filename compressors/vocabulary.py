@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from compressors.corpus import KINDS
+from compressors.data import KINDS
 from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape, Step, StepContext
 from compressors.tokens import choose, read_vocabulary, remap_ids, special_ids, trim_files, write_kept
 
@@ -60,7 +60,7 @@ class TrimVocab(Step):
     )
 
     uses_data: ClassVar[bool] = True
-    code: ClassVar[tuple[str, ...]] = ("compressors.corpus", "compressors.tokens")
+    code: ClassVar[tuple[str, ...]] = ("compressors.corpus", "compressors.data", "compressors.tokens")
 
     @model_validator(mode="after")
     def _belonging(self) -> Self:
@@ -89,7 +89,7 @@ class TrimVocab(Step):
         return tuple(Path(file) for file in (*self.corpus, *self.heldout))
 
     def preflight(self, base: Path) -> None:
-        from compressors.corpus import read_records
+        from compressors.data import read_records
 
         read_vocabulary(base)
         for path in self.reads():

@@ -54,6 +54,23 @@ def test_an_old_config_gains_the_new_names(tmp_path: Path) -> None:
     assert config["dtype"] == "bfloat16"
 
 
+def test_a_published_yarn_snippet_keeps_its_scaling(tmp_path: Path) -> None:
+    """Qwen2.5's README names the kind `type`; read by transformers itself."""
+    from transformers import AutoConfig
+
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    old = {"model_type": "qwen2", "num_hidden_layers": 2, "rope_theta": 1e6, "rope_scaling": yarn}
+    checkpoint.dump_config({**old, "max_position_embeddings": 32768}, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rope_scaling"] == yarn | {"rope_type": "yarn"}
+    assert config["rope_parameters"] == yarn | {"rope_type": "yarn", "rope_theta": 1e6}
+    read = AutoConfig.from_pretrained(str(tmp_path)).rope_parameters
+    assert (read["rope_type"], read["factor"], read["rope_theta"]) == ("yarn", 4.0, 1e6)
+    plain = {"num_hidden_layers": 2, "rope_theta": 1e6, "rope_parameters": {"type": "default", "rope_theta": 1e6}}
+    checkpoint.dump_config(plain, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["rope_scaling"] is None
+
+
 def test_tied_embeddings_are_stored_once(base: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 

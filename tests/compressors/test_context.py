@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,37 @@ def test_a_missing_original_length_is_written_before_it_shrinks(tmp_path: Path, 
     written = json.loads((target / "config.json").read_text())
     assert written["rope_parameters"]["original_max_position_embeddings"] == 1024
     assert written["rope_scaling"]["original_max_position_embeddings"] == 1024
+
+
+@pytest.mark.parametrize("named", ["type", "rope_type"])
+def test_yarn_by_either_name_keeps_its_original_length(tmp_path: Path, base: Path, named: str) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    config = json.loads((base / "config.json").read_text())
+    del config["rope_parameters"]
+    config |= {"rope_theta": 1e6, "rope_scaling": {named: "yarn", "factor": 4.0}}
+    (source / "config.json").write_text(json.dumps(config))
+    Context(max_position_embeddings=128).run(source, target, None)  # type: ignore[arg-type] - it needs no context
+    written = json.loads((target / "config.json").read_text())
+    for rope in (written["rope_parameters"], written["rope_scaling"]):
+        assert (rope["rope_type"], rope["factor"], rope["original_max_position_embeddings"]) == ("yarn", 4.0, 1024)
+
+
+def test_a_users_own_files_are_copied_and_the_stores_are_shared(
+    base: Path, tmp_path: Path, data: Conversations
+) -> None:
+    mine, store = tmp_path / "mine", Store(tmp_path / "store")
+    shutil.copytree(base, mine)
+    steps = [Context(max_position_embeddings=512), Context(max_position_embeddings=256)]
+    first, second = (build(steps[:count], mine, store, data).artifact for count in (1, 2))
+    weights = mine / "model.safetensors"
+    kept = weights.read_bytes()
+    with weights.open("r+b") as file:  # what cp, rsync --inplace and some savers do
+        file.write(b"another model")
+    assert (first.folder / weights.name).read_bytes() == kept
+    assert store.verify(first.key) and store.verify(second.key)
+    assert (first.folder / weights.name).samefile(second.folder / weights.name)
 
 
 @pytest.mark.parametrize(("positions", "reason"), [(4096, "more than the model's 1024"), (100, "less than 128")])

@@ -45,12 +45,26 @@ def test_all_kinds_give_the_same_rows_and_fingerprint(tmp_path: Path, kind: str)
         ("a.jsonl", "", "has no rows"),
         ("a.jsonl", "{", "line 1 is not JSON"),
         ("a.jsonl", '{"conversations": ["x"]}\n', "list of"),
-        ("a.json", "{}", "list of rows"),
+        ("a.json", "{}", "row 1 has no column 'conversations'"),
+        ("a.json", "[{]", "a.json cannot be read as json: "),
+        (
+            "a.jsonl",
+            b'{"conversations": [{"role": "user", "content": "\xff"}]}',
+            r"a\.jsonl cannot be .*utf-8",
+        ),
+        ("a.parquet", "no Parquet", "a.parquet cannot be read as parquet: "),
+        ("a.jsonl", '{"conversations": [{"role": "user", "content": null}]}', "a.jsonl row 1: content None is no text"),
+        (
+            "a.json",
+            '[{"conversations": [{"role": "user", "content": [{"type": "text"}]}]}]',
+            r"content \[\{'type'",
+        ),
+        ("a.json", '[{"conversations": [{"role": 1, "content": "x"}]}]', "a.json row 1: role 1 is no text"),
         ("a.csv", "x", "neither"),
     ],
 )
-def test_bad_files_are_refused(tmp_path: Path, name: str, text: str, reason: str) -> None:
-    (tmp_path / name).write_text(text)
+def test_bad_files_are_refused(tmp_path: Path, name: str, text: str | bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=reason):
         read_conversations(tmp_path / name)
     with pytest.raises(ValueError, match="no such file"):
@@ -111,6 +125,23 @@ def test_a_hub_data_set_is_read_through_datasets(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"conversations": [turns] * 3}), tmp_path / "data" / "train-00000-of-00001.parquet")
     loaded = load_conversations(f"hub:{tmp_path}")
     assert loaded == conversations([turns] * 3)
+
+
+def test_an_empty_data_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.IterableDataset.from_generator(lambda: ()))
+    with pytest.raises(ValueError, match="the hub's some/set has no rows"):
+        load_conversations("hub:some/set")
+
+
+def test_parquet_without_the_column_is_refused(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["x"]}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet .*no column 'conversations' \(it has: text\)"):
+        read_conversations(tmp_path / "t.parquet")
 
 
 def test_a_data_set_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

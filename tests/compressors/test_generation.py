@@ -76,6 +76,42 @@ def test_ids_are_those_before_a_trim(base: Path, tmp_path: Path, data: Conversat
         build([trim, Generation(stop=(gone,))], base, store, data)
 
 
+def test_strings_are_text_as_the_model_says_it(base: Path, tmp_path: Path, data: Conversations) -> None:
+    """A byte-level tokenizer stores a newline as Ċ and a space as Ġ; the same holds after a trim."""
+    stored = json.loads((base / "tokenizer.json").read_text())["model"]["vocab"]
+    written = run(Generation(stop=("\n", " the", "[|user|]")), base, tmp_path / "plain", data)
+    assert written["eos_token_id"] == [2, stored["Ċ"], stored["Ġthe"], 3]
+    with pytest.raises(Infeasible, match="generation stop 'Ċ' is no token of this model: its tokenizer cuts it into 2"):
+        run(Generation(stop=("Ċ",)), base, tmp_path / "stored", data)
+    trim = parse_step({"step": "trim_vocab", "mode": "lossy", "keep": 1})
+    folder = build([trim, Generation(stop=("\n",))], base, Store(tmp_path / "store"), data).artifact.folder
+    kept = kept_tokens(folder)
+    assert kept is not None
+    own = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert [kept[number] for number in own] == [2, stored["Ċ"]]
+
+
+def test_what_a_tokenizer_does_not_know_is_refused_by_this_steps_name(
+    base: Path, tmp_path: Path, data: Conversations
+) -> None:
+    """Of a kind that cannot be trimmed: one token a word, and one for all others."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "stop": 1, "here": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    source = tmp_path / "words"
+    source.mkdir()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(str(source))
+    (source / "config.json").write_bytes((base / "config.json").read_bytes())
+    assert run(Generation(stop=("here",)), source, tmp_path / "to", data)["eos_token_id"] == [2]
+    with pytest.raises(Infeasible, match="generation stop 'nowhere' is no token of this model: its tokenizer does not"):
+        run(Generation(stop=("nowhere",)), source, tmp_path / "to", data)
+    (source / "tokenizer.json").unlink()
+    with pytest.raises(Infeasible, match="generation stop 'here' needs a tokenizer, and the model has none"):
+        run(Generation(stop=("here",)), source, tmp_path / "to", data)
+
+
 def test_refusals(base: Path, tmp_path: Path, data: Conversations, engine: EngineTraits) -> None:
     with pytest.raises(ValueError, match="step generation: nothing to change: give stop or one of temperature"):
         parse_step({"step": "generation"})

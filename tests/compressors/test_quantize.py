@@ -168,6 +168,18 @@ def test_the_cache_has_scales(base: Path, store: Store, data: Conversations) -> 
         ({"scheme": "W8A8", "sensitive_scheme": "bf16"}, "there are 0"),
         ({"scheme": "W8A8", "sensitive": 4}, "sensitive 4 leaves no layer of 4"),
         ({"scheme": "W8A8", "sensitive": 1, "sensitive_scheme": "W8A8"}, "is the scheme of all other layers"),
+        (
+            {"scheme": "W8A8", "sensitive": 3, "keep": (r"model\.layers\.2\..*",)},
+            "sensitive 3 leaves no layer of 3 to W8A8; keep holds 1 of 4 whole",
+        ),
+        (
+            {"scheme": "W4A16", "group_size": 64, "method": "awq", "sensitive": 1, "sensitive_scheme": "W8A8"},
+            "sensitive_scheme W8A8 is made by rtn, gptq, smoothquant, not by awq; bf16 goes with any",
+        ),
+        (
+            {"scheme": "W4A16", "group_size": 64, "method": "autoround", "sensitive": 1, "sensitive_scheme": "W8A16"},
+            "autoround has one scheme; its sensitive_scheme is bf16",
+        ),
         ({"scheme": "W4A16", "group_size": 128}, "128 divides; model.layers.0.mlp.down_proj has 192 inputs"),
         ({"scheme": "FP8_BLOCK"}, "128 divides; model.layers.0.self_attn.k_proj has 128 inputs and 64 outputs"),
         ({"scheme": "W4A16", "method": "autoround", "kv_cache": "fp8"}, "kv_cache fp8 is not made by autoround"),
@@ -183,6 +195,13 @@ def test_refusals(fields: dict[str, Any], reason: str) -> None:
     with pytest.raises(Infeasible, match=reason) as raised:
         check_recipe([Quantize(**fields)], SMALL, engine)
     assert "\n" not in str(raised.value)
+
+
+def test_a_layer_kept_in_part_still_counts_among_those_to_choose_from(engine: EngineTraits) -> None:
+    keep = (r"model\.layers\.2\.mlp\..*", r"model\.layers\.3\..*")
+    check_recipe([Quantize(scheme="W8A8", sensitive=2, keep=keep)], SMALL, engine)
+    with pytest.raises(Infeasible, match="sensitive 3 leaves no layer of 3"):
+        check_recipe([Quantize(scheme="W8A8", sensitive=3, keep=keep)], SMALL, engine)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
@@ -11,8 +13,12 @@ from compressors import checkpoint, quantizers
 from compressors.data import tokenize
 from compressors.quiet import errors_only
 from compressors.sparsify import prune_by_magnitude
-from compressors.step import Conversations
+from compressors.step import Conversations, StepFault
 from tests.compressors.conftest import make_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 
 def request(method: str, scheme: str, **more: object) -> quantizers.Request:
@@ -146,5 +152,107 @@ def test_gptq_that_keeps_zeros_has_less_error_than_rtn(small: Path, data: Conver
 
 
 def test_gptq_on_a_dense_model_is_llmcompressors_own(small: Path) -> None:
+    from llmcompressor.modifiers.gptq import gptq_quantize
+
     model, _ = checkpoint.load(small, "cpu")
     assert quantizers.zeros(model) < quantizers.SPARSE
+    assert isinstance(quantizers.corrections("gptq", model), nullcontext)
+    own = gptq_quantize.gptq_block_update
+    with quantizers.corrections("gptq", half_pruned(small)[0]):
+        assert gptq_quantize.gptq_block_update is not own
+    assert gptq_quantize.gptq_block_update is own
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        (
+            "gptq",
+            r"gptq could not invert the Hessian of \d+ of 14 modules \(.*down_proj.* and 4 more\): raise .* or damp",
+        ),
+        ("sparsegpt", r"sparsegpt could not invert the Hessian of \d+ modules: raise calibration_rows$"),
+    ],
+)
+def test_data_that_gives_no_hessian_are_a_fault(small: Path, data: Conversations, method: str, reason: str) -> None:
+    """Fewer tokens than inputs, nothing added to the diagonal: llmcompressor goes on without, and only warns."""
+    errors_only()
+    from llmcompressor.modifiers.pruning.sparsegpt import SparseGPTModifier
+    from loguru import logger
+
+    logger.disable("llmcompressor")  # as LLM_COMPRESSOR_LOG_DISABLED does
+    model, tokenizer = checkpoint.load(small, "cpu")
+    rows = quantizers.calibration([tokenize(tokenizer, data.rows[0], 20).ids])
+    with pytest.raises(StepFault, match=reason) as raised:
+        if method == "gptq":
+            quantizers.quantize(model, tokenizer, request("gptq", "W8A8", dampening=1e-12), rows)
+        else:
+            recipe = SparseGPTModifier(sparsity=0.5, dampening_frac=0.0, targets=[r"re:model\.layers\.\d+$"])
+            quantizers.once(model, tokenizer, recipe, rows)
+    assert "\n" not in str(raised.value)
+
+
+def test_smoothquant_divides_activations_by_its_formula(models: dict[str, Path], data: Conversations) -> None:
+    """s_j = range(X_j)^a / (2 max|W_j|)^(1-a) over all matrices a norm feeds; a channel of outliers shrinks by it.
+
+    llmcompressor's activation range is max - min, and its weight range twice the largest magnitude.
+    """
+    import torch
+
+    errors_only()
+    strength = 0.7
+    model, tokenizer = checkpoint.load(models["llama"], "cpu")
+    model.float()
+    layer = model.model.layers[1]
+    norm, mlp = layer.post_attention_layernorm, layer.mlp
+    with torch.no_grad():
+        norm.weight[7] = 40.0
+    tokens = [tokenize(tokenizer, row, 512).ids for row in data.rows[:8]]
+    before = put_out(model, norm, tokens)
+    weights = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).detach().abs().amax(0)
+    asked = request("smoothquant", "W8A8", smoothing=strength)
+    quantizers.quantize(model, tokenizer, asked, quantizers.calibration(tokens))
+    from compressed_tensors.quantization import disable_quantization
+
+    model.apply(disable_quantization)
+    after = put_out(model, norm, tokens)
+    low, high = before.amin(0), before.amax(0)
+    wanted = (high - low) ** strength / (2 * weights) ** (1 - strength)
+    assert torch.allclose(before.abs().amax(0) / after.abs().amax(0), wanted, rtol=1e-3)
+    spread = [float(x.abs().amax(0).max() / x.abs().amax(0).median()) for x in (before, after)]
+    assert spread[1] < 0.5 * spread[0], spread
+
+
+def put_out(model: PreTrainedModel, module: torch.nn.Module, tokens: list[tuple[int, ...]]) -> torch.Tensor:
+    """What `module` puts out for all rows of tokens: [tokens, width]."""
+    import torch
+
+    caught: list[torch.Tensor] = []
+    hook = module.register_forward_hook(lambda _, __, output: caught.append(output[0].detach().float()))
+    with torch.no_grad():
+        for row in tokens:
+            model(input_ids=torch.tensor([row]))
+    hook.remove()
+    return torch.cat(caught)
+
+
+@pytest.mark.parametrize(("method", "scheme"), [("awq", "W4A16"), ("smoothquant", "W8A8")])
+def test_smoothing_has_less_error_than_rtn_where_activations_have_outliers(
+    models: dict[str, Path], data: Conversations, method: str, scheme: str
+) -> None:
+    """A few channels of every norm are 30 times the others: output error of the whole model after rounding."""
+    import torch
+
+    errors_only()
+    errors = {}
+    for way in ("rtn", method):
+        model, tokenizer = checkpoint.load(models["llama"], "cpu")
+        model.float()
+        with torch.no_grad():
+            for layer in model.model.layers:
+                for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                    norm.weight[3:128:40] = 30.0
+        tokens = [tokenize(tokenizer, row, 512).ids for row in data.rows[:16]]
+        wanted = put_out(model, model.model.norm, tokens)
+        quantizers.quantize(model, tokenizer, request(way, scheme), quantizers.calibration(tokens))
+        errors[way] = float((put_out(model, model.model.norm, tokens) - wanted).square().mean())
+    assert errors[method] < 0.9 * errors["rtn"], errors

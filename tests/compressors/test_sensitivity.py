@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from compressors import checkpoint
+from compressors import sensitivity as sensitivity_module
 from compressors.build import build
 from compressors.data import tokenize
 from compressors.quantize import Quantize
-from compressors.sensitivity import sensitivity, within
+from compressors.sensitivity import kept_table, sensitivity, within
 from compressors.step import Conversations
 from compressors.store import Store
 
@@ -103,8 +104,42 @@ def test_the_most_sensitive_layer_keeps_bf16_and_the_table_is_read_again(
     }
     assert eight == {"0", "3"}
 
+    # what `keep` leaves in bf16 anyway is not chosen again: of [9, 0, 0, 8] layer 0 is out, whole
+    table.write_text(json.dumps(found | {"kl": [9.0, 0.0, 0.0, 8.0]}))
+    step = Quantize(scheme="W4A16", sensitive=1, keep=(r"model\.layers\.0\..*",), calibration_rows=8)
+    third = build([step], source, store, data).artifact
+    assert third.provenance is not None
+    assert third.provenance.notes["sensitive_layers"] == [3]
+    weights = load_file(str(third.folder / "model.safetensors"))
+    assert {name.split(".")[2] for name in weights if name.endswith("proj.weight")} == {"0", "3"}
+
     other = build([Quantize(scheme="W8A8", sensitive=1, calibration_rows=8)], source, store, data).artifact
     assert other.provenance is not None and len(list(store.cache.glob("sensitivity-*.json"))) == 2
+
+
+def test_the_table_is_measured_anew_where_what_decides_it_differs(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Device, rows, and the code of all three modules that compute the numbers."""
+    made: list[int] = []
+
+    def ask(device: str = "cpu", rows: list[list[int]] | None = None) -> int:
+        def make() -> list[float]:
+            made.append(1)
+            return [0.5]
+
+        assert kept_table(tmp_path, base, "W8A8", None, "data", rows or [[1, 2]], device, make) == [0.5]
+        return len(made)
+
+    assert [ask(), ask(), ask(device="cuda"), ask(device="cuda"), ask(rows=[[1, 3]])] == [1, 1, 2, 2, 3]
+    honest = sensitivity_module.file_sha256
+    for count, name in enumerate(("sensitivity", "logits", "divergence"), start=4):
+        monkeypatch.setattr(
+            sensitivity_module,
+            "file_sha256",
+            lambda path, name=name: "changed" if path.name == f"{name}.py" else honest(path),
+        )
+        assert ask() == count, name
 
 
 def test_rows_are_cut_to_a_budget() -> None:

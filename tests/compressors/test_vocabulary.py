@@ -14,8 +14,8 @@ from compressors import checkpoint
 from compressors.artifact import artifact_key
 from compressors.build import build
 from compressors.context import Context
-from compressors.corpus import corpus_texts, read_records
-from compressors.data import conversations
+from compressors.corpus import corpus_texts
+from compressors.data import conversations, read_records
 from compressors.files import model_files
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, Infeasible, StepContext
@@ -204,6 +204,23 @@ def test_all_ways_to_merge_a_token_are_kept_and_low_ids_fill_up() -> None:
     assert kept == [*range(63), 206]
     with pytest.raises(Infeasible, match="nothing to trim: 7 of 64 tokens are needed"):
         choose(vocabulary, [5], 64)
+
+
+def test_tokens_without_a_row_stay_out_or_are_named(spoken: dict[str, Path], tmp_path: Path) -> None:
+    vocabulary = Vocabulary({str(number): number for number in range(300)}, {}, frozenset({3, 298, 299}))
+    with pytest.raises(Infeasible, match="the tokenizer's token '299' has id 299, and the model's embedding 256 rows"):
+        choose(vocabulary, [5], 256)
+    unneeded = Vocabulary(vocabulary.ids, {}, frozenset({*range(60), *range(64, 190)}))
+    assert max(choose(unneeded, [5], 256)) < 256
+    checkpoint.copy_companions(spoken["llama"], tmp_path)
+    for path in model_files(spoken["llama"]):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["added_tokens"].append(content["added_tokens"][-1] | {"id": 512, "content": "[|extra|]"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "made").mkdir()
+    with pytest.raises(Infeasible, match=r"token '\[\|extra\|\]' has id 512, and the model's embedding 512 rows"):
+        TrimVocab().run(tmp_path, tmp_path / "made", StepContext(base=tmp_path, data=FEW))
 
 
 def test_a_text_that_is_cut_otherwise_is_named(spoken: dict[str, Path], tmp_path: Path) -> None:
