@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from compressors.artifact import (
     Artifact,
@@ -34,6 +35,7 @@ class Stage:
     cached: bool
     seconds: float
     peak_gpu_bytes: int
+    notes: dict[str, Any]  # what the step had to say of its work
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ class _Work:
                     artifact = self._build(step, key, source)
                     assert artifact.provenance is not None
                     peak = artifact.provenance.peak_gpu_bytes
-                    return artifact, Stage(step, key, False, time.monotonic() - started, peak)
+                    return artifact, Stage(step, key, False, time.monotonic() - started, peak, _notes(artifact))
         if step.continues is not None:  # its maker may have been killed before it said so
             family = family_key(step, source.key, self._fingerprint(step), self.seed, self.device)
             self.store.enter_family(family, getattr(step, step.continues), key)
         self.progress(f"{step.step}: {key} is in the store")
-        return artifact, Stage(step, key, True, time.monotonic() - started, 0)
+        return artifact, Stage(step, key, True, time.monotonic() - started, 0, _notes(artifact))
 
     def _build(self, step: Step, key: str, source: Artifact) -> Artifact:
         refusal = self.store.refusal(key)
@@ -179,6 +181,10 @@ class _Work:
                 files={},
             )
             return self.store.put(draft, provenance)
+
+
+def _notes(artifact: Artifact) -> dict[str, Any]:
+    return artifact.provenance.notes if artifact.provenance is not None else {}
 
 
 def _named(artifact: Artifact) -> str:

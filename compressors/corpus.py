@@ -27,7 +27,7 @@ def corpus_texts(
     for file in files:
         for number, record in enumerate(read_records(Path(file))):
             for text in _texts(tokenizer, record):
-                yield f"{Path(file).name} row {number + 1}", text
+                yield f"{file} row {number + 1}", text
 
 
 def _texts(tokenizer: PreTrainedTokenizerBase, record: Any) -> Iterator[str]:

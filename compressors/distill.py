@@ -40,6 +40,8 @@ class Distill(Recovery):
         super().check(shape, engine)
         if not (shape.damaged or shape.quantized or self.fake_quant):
             raise Infeasible("distill has nothing to win back: no step before it has changed the base, its own teacher")
+        if self.top is not None and self.top > shape.vocab:
+            raise Infeasible(f"distill top {self.top} is more than the model's {shape.vocab} tokens")
         if self.hidden and shape.narrowed:
             raise Infeasible(
                 f"distill hidden {self.hidden} compares hidden states of one width, and prune_hidden has left "

@@ -49,6 +49,9 @@ class Generation(Step):
         if beyond and not shape.trimmed:
             raise Infeasible(f"generation stop {beyond[0]} is no token of this model, which has {shape.vocab}")
 
+    def preflight(self, base: Path) -> None:
+        encoded(base, [token for token in self.stop if isinstance(token, str)])
+
     def run(self, source: Path, target: Path, context: StepContext) -> None:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
         path = source / "generation_config.json"
@@ -82,6 +85,8 @@ class Generation(Step):
         found = []
         for token in self.stop:
             number = named[token] if isinstance(token, str) else own.get(token)
+            if number is None and isinstance(token, int) and kept_tokens(folder) is not None:
+                raise Infeasible(f"generation stop {token} left the model when its vocabulary was trimmed")
             if number is None or number >= rows:
                 raise Infeasible(f"generation stop {token!r} is no token of this model")
             found.append(number)

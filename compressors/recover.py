@@ -139,7 +139,7 @@ class Recovery(Step):
         stream = self._stream(context.data, tokenizer, context.seed)
         held = stream.held_out()
         if not held:
-            raise StepFault(f"{self.step} found no row with an answer to learn from")
+            raise StepFault(f"no row of {self.data or 'the calibration data'} has an answer to learn from")
         general = self._stream(context.general, tokenizer, context.seed).held_out() if context.general else []
         trainer = Trainer(student, lr=self.lr, warmup_tokens=self.warmup_tokens, average=self.average)
         with as_if_quantized(student, self.fake_quant):
@@ -158,6 +158,7 @@ class Recovery(Step):
                 trainer.save(target)
             after, kept = self._end(trainer, watch, merge)
         if kept == "input":
+            context.progress(f"{self.step}: training did no good, its input is handed on")
             checkpoint.hand_on(source, target, context.device)
         else:
             checkpoint.save_changed(student, tokenizer, source, target, list(trainer.weights))

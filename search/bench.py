@@ -212,4 +212,5 @@ def _stage_line(stage: Stage) -> dict[str, Any]:
         "cached": stage.cached,
         "seconds": round(stage.seconds, 3),
         "peak_gpu_bytes": stage.peak_gpu_bytes,
+        **{name: stage.notes[name] for name in ("kept",) if isinstance(stage.notes.get(name), str)},
     }

@@ -132,7 +132,7 @@ def compress(
     from search.single import compress as work
 
     told = work(recipe, base, output, data)
-    _print(told, as_json, f"wrote {output}: {told['recipe']}")
+    _print(told, as_json, told["text"])
 
 
 @app.command()

@@ -48,6 +48,7 @@ def new_job(
     spec = load_space(space)
     folder = find_base(base)
     left_out = check_inputs(spec, folder)
+    check_weights(folder)
     run = out.resolve()
     if _exists(run) and not run.is_dir():
         raise BadInput(f"{out} is a file: give another --out")
@@ -87,18 +88,27 @@ def check_inputs(spec: Space, folder: Path) -> dict[str, str]:
 
     Returns the benchmarks that nobody can grade, and why.
     """
-    check_base(folder)
+    left_out = check_questions(spec, folder)
     try:
-        suite = Suite(spec.evaluation, [rung.items for rung in spec.rungs])
-        _check_lengths(suite, spec, folder)
         if spec.calibration != SELF:
             load_conversations(spec.calibration)
         check_recipe([], read_shape(folder), traits(find_device(), spec.engine))
         for step in steps_of(spec):
             step.preflight(folder)
-    except (BadData, Infeasible, ValueError, OSError) as fault:
+    except (Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     _check_feasible(spec, folder)
+    return left_out
+
+
+def check_questions(spec: Space, folder: Path) -> dict[str, str]:
+    """See that the base is whole and read what it will be asked; returns the benchmarks that nobody can grade."""
+    check_base(folder)
+    try:
+        suite = Suite(spec.evaluation, [rung.items for rung in spec.rungs])
+        _check_lengths(suite, spec, folder)
+    except (BadData, Infeasible, ValueError, OSError) as fault:
+        raise BadInput(str(fault)) from fault
     return suite.left_out
 
 
@@ -126,6 +136,18 @@ def check_base(folder: Path) -> None:
                 pass
         except (SafetensorError, OSError) as fault:
             raise BadInput(f"the base's weights {path} are damaged: {fault}") from fault
+
+
+def check_weights(folder: Path) -> None:
+    """Every number of the base is one: NaN or Inf in a weight would be found only after hours, if at all."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping, keys() alone
+                tensor = tensors.get_tensor(name)
+                if tensor.is_floating_point() and tensor.itemsize > 1 and not bool(tensor.isfinite().all()):
+                    raise BadInput(f"the base's tensor {name} in {path} holds NaN or Inf")
 
 
 def _check_lengths(suite: Suite, spec: Space, folder: Path) -> None:

@@ -44,7 +44,6 @@ NEW_STEP = '''"""Weight noise: every linear weight moves a little. Knows nothing
 
 from typing import Literal
 
-import torch
 from pydantic import Field, PositiveFloat
 
 from compressors.step import Step
@@ -57,6 +56,7 @@ class Noise(Step):
     scale: PositiveFloat = Field(0.01, description="standard deviation of the noise, relative")
 
     def apply(self, model, tokenizer, context):
+        import torch  # here, so that spaces and refusals need not wait for it
         torch.manual_seed(context.seed)
         for linear in (one for one in model.model.layers.modules() if isinstance(one, torch.nn.Linear)):
             linear.weight.data += self.scale * linear.weight.std() * torch.randn_like(linear.weight)
@@ -69,13 +69,17 @@ def page() -> str:
     parts = [
         "# Steps\n\nWritten by `make docs` from the code; a test sees that it is current.",
         "## What there is\n\n" + "\n\n".join(_step(step) for step in STEPS),
-        "## What may follow what\n\nRows come first, columns after, in a recipe of two for EXAONE-4.0-1.2B's shape "
-        "and an engine that serves everything. A number is the reason why not.\n\n" + _order(),
+        "## What may follow what\n\nRows come first, columns after, in a recipe for EXAONE-4.0-1.2B's shape and an "
+        "engine that serves everything, each with the fields of an example; before a row of `distill` a layer was "
+        "dropped. A number is the reason why not. Quantized weights may still be followed by `finetune` or `distill` "
+        "with `trains: norms`.\n\n" + _order(),
         "## Which engine serves what\n\n**seen**: served by us; read: in the engine's source, not run by us; a number "
         "is what is missing. Recipes that need it end as infeasible, naming it.\n\n" + _engines(),
-        "## A step of your own\n\nOne file, and one line in `compressors/steps.py` (`_Any = ... | Noise`):\n\n"
-        f"```python\n{NEW_STEP}```\n\n`check` refuses what makes no sense, `reshape` says what the next step will "
-        "see; neither is needed here. Store, command line, spaces and this page know the step from that line on.",
+        "## A step of your own\n\nOne file, `compressors/noise.py`:\n\n"
+        f"```python\n{NEW_STEP}```\n\nand in `compressors/steps.py` its import and its name in the list: `from "
+        "compressors.noise import Noise`, `_Any = ... | Noise`. `check` refuses what makes no sense, `reshape` says "
+        "what the next step will see; neither is needed here. Store, command line and spaces know the step from then "
+        "on; an entry in `EXAMPLES` of `search/steps_page.py` adds it to the table of what may follow what.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -104,13 +108,15 @@ def _default(info: Any) -> str:
 
 
 def _order() -> str:
-    names = [str(step.model_fields["step"].default) for step in STEPS]
+    known = [str(step.model_fields["step"].default) for step in STEPS]
+    names = [name for name in known if name in EXAMPLES]
     reasons: dict[str, int] = {}
     lines = ["| | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for first in names:
         cells = []
         for then in names:
-            why = _refusal([{"step": first, **EXAMPLES[first]}, {"step": then, **EXAMPLES[then]}])
+            before = [{"step": "drop_layers", **EXAMPLES["drop_layers"]}] if first == "distill" else []
+            why = _refusal([*before, {"step": first, **EXAMPLES[first]}, {"step": then, **EXAMPLES[then]}])
             cells.append("yes" if why is None else f"{reasons.setdefault(why, len(reasons) + 1)}")
         lines.append(f"| **{first}** | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n" + "\n".join(f"{number}. {why}" for why, number in reasons.items())

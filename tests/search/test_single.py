@@ -1,13 +1,17 @@
 """Commands on one recipe or one model: plan, compress, evaluate."""
 
 import json
+import shutil
 
 import pytest
 from transformers import AutoConfig
 
+from evaluation.reference import MODEL
 from search.errors import BadInput, RunFailed
 from search.recipe import Recipe
 from search.single import compress, evaluate, plan, read_recipe
+from search.space_file import load_space
+from search.start import check_questions
 
 SMALL = """
 steps: [{step: drop_layers, count: [1]}]
@@ -72,3 +76,62 @@ def test_a_recipe_is_read_in_every_form(tmp_path, form):
 def test_a_bad_recipe_is_named(text, said):
     with pytest.raises(BadInput, match=said):
         read_recipe(text)
+
+
+def test_a_training_that_did_no_good_is_said(tmp_path):
+    harmful = {"step": "finetune", "tokens": 2000, "lr": 1000.0, "average": 0, "warmup_tokens": 1, "batch_tokens": 512}
+    told = compress(json.dumps([harmful]), "tiny", tmp_path / "model", None)
+    assert told["stages"][0]["notes"]["kept"] == "input"
+    assert "finetune: training did no good" in told["text"]
+
+
+def test_a_trim_is_told_and_its_ids_go_along(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(
+        json.dumps({"conversations": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]})
+    )
+    told = compress('[{"step": "trim_vocab"}]', "tiny", tmp_path / "model", data)
+    rows = AutoConfig.from_pretrained(tmp_path / "model").vocab_size
+    assert f"trim_vocab: {2048 - rows:,} of 2,048 tokens are gone" in told["text"]
+    assert len(json.loads((tmp_path / "model" / "kept_tokens.json").read_text())) == rows
+
+
+def test_what_fails_leaves_no_folder(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"conversations": [{"role": "user", "content": "nobody answers"}]}))
+    with pytest.raises(RunFailed, match=r"^finetune on .*: no row of the calibration data has an answer"):
+        compress('[{"step": "finetune", "tokens": 100}]', "tiny", tmp_path / "model", data)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("[]", "at least one step"),
+        ('{"step": "quantize"}', "a recipe is a list of steps"),
+        ('[{"step": "generation", "stop": ["<nope>"]}]', "'<nope>' is no token of this model"),
+    ],
+)
+def test_what_cannot_be_is_bad_input(tmp_path, recipe, said):
+    with pytest.raises(BadInput, match=said):
+        compress(recipe, "tiny", tmp_path / "model", None)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_base_with_a_number_that_is_none_is_refused(tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(MODEL, tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    weights = load_file(path)
+    name = "model.layers.3.mlp.up_proj.weight"
+    weights[name][0, 0] = torch.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=rf"tensor {name} in .* holds NaN or Inf"):
+        compress('[{"step": "context", "max_position_embeddings": 1024}]', str(tmp_path / "base"), tmp_path / "m", None)
+
+
+def test_a_quantized_model_may_be_asked_by_a_space_it_cannot_be_searched_in(tmp_path):
+    compress('[{"step": "quantize", "scheme": "W8A8"}]', "tiny", tmp_path / "model", None)
+    assert check_questions(load_space("demo"), tmp_path / "model") == {}
