@@ -57,6 +57,7 @@ class Noise(Step):
 
     def apply(self, model, tokenizer, context):
         import torch  # here, so that spaces and refusals need not wait for it
+
         torch.manual_seed(context.seed)
         for linear in (one for one in model.model.layers.modules() if isinstance(one, torch.nn.Linear)):
             linear.weight.data += self.scale * linear.weight.std() * torch.randn_like(linear.weight)
