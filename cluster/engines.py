@@ -38,6 +38,8 @@ def find_engine(name: EngineName) -> EngineEnvironment:
     """The environment of an engine. Raises `LookupError` saying what to do where it is not there."""
     if name == "own":
         return EngineEnvironment(sys.executable)
+    if name != "contest":
+        raise LookupError(f"no engine {name!r}; there are own and contest")
     python = Path(os.environ.get(ELSEWHERE) or CONTEST)
     if not python.exists():
         if find_device() == "cpu" and not has_bf16():

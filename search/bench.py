@@ -180,12 +180,15 @@ def traits(device: str, engine: EngineName = "own") -> EngineTraits:
 
     Raises `BadInput` for an engine of which nothing is known, or where none is installed.
     """
-    version = environment_of(engine).vllm
     try:
-        version = version or installed()
-        serves = row(version, device)
+        return served_by(environment_of(engine).vllm or installed(), device)
     except LookupError as fault:
         raise BadInput(str(fault)) from fault
+
+
+def served_by(version: str, device: str) -> EngineTraits:
+    """What vLLM `version` serves on `device`. Raises `LookupError` for one of which nothing is known."""
+    serves = row(version, device)
     return EngineTraits(
         name=f"vLLM {version} on {device}",
         device=device,

@@ -34,3 +34,13 @@ def test_the_doctor_names_what_is_missing(monkeypatch):
     missing = [one for one in examine() if not one["ok"]]
     assert missing[0]["what"] == "no-such-package"
     assert "make setup" in missing[0]["do"]
+
+
+def test_an_engine_is_found_by_its_name(monkeypatch, tmp_path):
+    from cluster.engines import find_engine
+
+    assert find_engine("own").vllm is None
+    monkeypatch.setenv("SQUEEZE_CONTEST_PYTHON", str(tmp_path))
+    assert (find_engine("contest").python, find_engine("contest").vllm) == (str(tmp_path), "0.14.1")
+    with pytest.raises(LookupError, match=r"no engine '0\.32\.0'; there are own and contest"):
+        find_engine("0.32.0")

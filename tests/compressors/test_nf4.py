@@ -14,7 +14,7 @@ from compressors.quantize import Quantize
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, Infeasible, StepFault
 from compressors.store import Store
-from search.bench import traits
+from search.bench import served_by
 from tests.compressors.test_quantize import tensors_of
 
 
@@ -109,7 +109,7 @@ def test_what_is_not_finite_is_named(base: Path, data: Conversations, tmp_path: 
 )
 def test_engines_that_do_not_serve_it_are_named(base: Path, version: str, device: str, reason: str) -> None:
     with pytest.raises(Infeasible, match=rf"nf4: vLLM {version} on {device} has no nf4: .*{reason}"):
-        check_recipe([Nf4()], read_shape(base), traits(device, version))
+        check_recipe([Nf4()], read_shape(base), served_by(version, device))
 
 
 def test_nothing_changes_weights_behind_it(base: Path) -> None:

@@ -7,7 +7,7 @@ from compressors.schemes import SCHEMES
 from compressors.shape import check_recipe
 from compressors.step import Infeasible
 from evaluation.serves import FEATURES, TABLE, installed, row
-from search.bench import traits
+from search.bench import served_by
 from tests.shapes import EXAONE
 
 
@@ -42,6 +42,6 @@ def test_an_engine_nobody_looked_at_is_named():
 )
 def test_a_lane_that_cannot_be_served_names_the_kernel(fields, device, version, reason):
     with pytest.raises(Infeasible, match=reason) as raised:
-        check_recipe([Quantize(**fields)], EXAONE, traits(device, version))
+        check_recipe([Quantize(**fields)], EXAONE, served_by(version, device))
     assert f"vLLM {version} on {device}" in str(raised.value)
     assert "\n" not in str(raised.value)
