@@ -48,7 +48,7 @@ demo: setup ## a whole search on the reference model, to a verified submit.zip i
 	$(BIN)/squeeze search demo --base tiny --out runs/demo
 
 test: setup contest ## all tests, two files at a time; needs no GPU, and no network once both environments are installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## style and types
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """Set before torch is imported: threads that spin at barriers slow every other test process on the machine.
 
-One warm engine for all tests that need a real vLLM: starting one takes longer than most of what they ask of it.
+One warm engine for all tests that need a real vLLM: starting one takes longer than most of what they ask of it. The
+longest files go first, so that no worker is left with one of them while the other has nothing more to do.
 """
 
 import os
@@ -8,6 +9,13 @@ import os
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+LONGEST = ("test_whole", "test_presets", "test_readers", "test_contest", "test_figures", "test_single")
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_is_a_fault_and_leaves_nothing(
 
 def test_data_without_answers_is_a_fault(base: Path, tmp_path: Path) -> None:
     silent = conversations([[{"role": "user", "content": "old boats"}]] * 20)
-    with pytest.raises(StepFault, match="no row with an answer"):
+    with pytest.raises(StepFault, match="no row of the calibration data has an answer"):
         build([Distill(tokens=100, **SMALL)], base, Store(tmp_path), silent)
 
 

@@ -72,11 +72,13 @@ def test_a_submission_is_verified_by_it(w8a8, tmp_path):
     assert "no run to compare" in done.stdout
 
 
-def test_an_engine_of_another_version_is_refused(tmp_path):
-    engine = Engine(EngineSettings(versions={"vllm": "0.14.1"}), tmp_path / "log")
+def test_an_engine_of_another_version_is_refused(engine, tmp_path):
+    other = Engine(EngineSettings(versions={"vllm": "0.14.1"}), tmp_path / "log")
+    other._ask = lambda *_, **__: engine.about  # what our own engine said of itself when it started
+    other.launch = lambda: None
     with pytest.raises(EngineFault, match=r"holds vllm .*, not 0\.14\.1"):
-        engine.start()
-    assert engine._process is None
+        other.start()
+    assert other.about == {}
 
 
 def test_an_environment_that_is_not_there_is_bad_input(w8a8, monkeypatch):
