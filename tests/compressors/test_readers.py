@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.engines import CONTEST, has_bf16
 from compressors import checkpoint
 from compressors.build import build
 from compressors.data import conversations
@@ -21,7 +22,6 @@ from evaluation.engine import Engine, EngineSettings
 from tests.compressors.conftest import VOCAB, make_rows
 from tests.compressors.test_schemes_served import make_wide
 
-CONTEST = Path(__file__).parents[2] / ".venv-contest" / "bin" / "python"
 ELSEWHERE = Path(__file__).with_name("logits_elsewhere.py")
 TEXT = "the red fox has seven lamps near the cold river and one old blue door " * 8
 MOST = 160  # tokens of TEXT
@@ -32,7 +32,7 @@ ROUNDED = 5e-2
 
 Rows = list[list[float]]
 
-if "avx512_bf16" not in Path("/proc/cpuinfo").read_text().split():
+if not has_bf16():
     pytest.skip(
         "the contest's CPU build of vLLM needs AVX-512 BF16, which this processor lacks", allow_module_level=True
     )
