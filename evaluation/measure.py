@@ -6,88 +6,22 @@ Asks an engine only what the answer store does not hold. Knows nothing of recipe
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding
-from evaluation.benchmarks.heldout import TextFigures, compare, likelihood_kept, perplexity
 from evaluation.benchmarks.komt_judged import KoMtJudged
 from evaluation.engine import Engine, EngineFault, ScoredText
+from evaluation.measurement import BenchmarkFigures, Measurement, Timing
+from evaluation.predictions import predictions
 from evaluation.suite import Slice, Suite
-from evaluation.trimmed import in_original_ids, kept_tokens, recut
+from evaluation.trimmed import in_original_ids, kept_tokens
 
 TOP = 32  # likeliest tokens kept per position of held-out text
-
-
-class Timing(BaseModel):
-    """One pass over one slice: seconds inside the engine's generate, and tokens generated."""
-
-    model_config = ConfigDict(frozen=True)
-
-    seconds: float
-    tokens: int
-
-
-class BenchmarkFigures(BaseModel):
-    """What one benchmark showed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    grades: dict[str, float] = Field(description="by item, 0 to 1")
-    passes: list[list[Timing]] = Field(description="by slice, then by pass; empty where nothing is generated")
-    details: dict[str, float] = Field(default_factory=dict, description="figures beside the value, by name")
-
-    @property
-    def value(self) -> float:
-        return statistics.fmean(self.grades.values())
-
-    @property
-    def seconds(self) -> float:
-        return sum(statistics.median(timing.seconds for timing in one) for one in self.passes)
-
-    @property
-    def tokens(self) -> int:
-        return sum(one[0].tokens for one in self.passes)
-
-
-class Measurement(BaseModel):
-    """Everything seen of one model at one rung, on one engine and device."""
-
-    model_config = ConfigDict(frozen=True)
-
-    benchmarks: dict[str, BenchmarkFigures]
-    engine: str
-    device: str
-    clock: str
-    kernels: list[str]
-    left_out: dict[str, str] = Field(default_factory=dict, description="benchmarks not in perf, and why")
-    turns: bool = Field(False, description="whether passes alternated with the base's, so that pass k met one mood")
-
-    @property
-    def perf(self) -> float:
-        """Unweighted mean of the benchmarks."""
-        return statistics.fmean(one.value for one in self.benchmarks.values())
-
-    @property
-    def passes(self) -> list[list[Timing]]:
-        """Timings of all slices of all benchmarks."""
-        return [one for figures in self.benchmarks.values() for one in figures.passes]
-
-    @property
-    def tokens(self) -> int:
-        return sum(figures.tokens for figures in self.benchmarks.values())
-
-    @property
-    def sec_per_token(self) -> float:
-        """Pure generation seconds over generated tokens, all benchmarks; the median pass of each slice."""
-        if self.tokens == 0:
-            raise EngineFault("the model generated no token: there is no time per token")
-        return sum(figures.seconds for figures in self.benchmarks.values()) / self.tokens
 
 
 class Subject(BaseModel):
@@ -147,7 +81,12 @@ class Measurer:
         """Everything up to `rung`; `beside` names the timings wanted, where a model was timed more than once."""
         figures = {name: self._benchmark(name, subject, rung, beside) for name in self.suite.graders}
         if self.suite.texts:
-            figures |= self._heldout(subject, rung)
+            parts = self.suite.texts_up_to(rung)
+            mine, theirs = (
+                [text for number, texts in parts for text in self._scored(number, texts, who)]
+                for who in (subject, self.base)
+            )
+            figures |= predictions(mine, theirs, subject.folder)
         engine = self._engine_of(subject)
         about = engine.start().about
         return Measurement(
@@ -238,33 +177,6 @@ class Measurer:
                 answers[number].append(answer.text)
                 tokens += answer.tokens
         return Pass(answers, Timing(seconds=seconds, tokens=tokens))
-
-    def _heldout(self, subject: Subject, rung: int) -> dict[str, BenchmarkFigures]:
-        figures: list[TextFigures] = []
-        kept: list[float] = []
-        for number, texts in self.suite.texts_up_to(rung):
-            mine = self._scored(number, texts, subject)
-            theirs = self._scored(number, texts, self.base)
-            for one, other in zip(mine, theirs, strict=True):
-                if kept_tokens(subject.folder) is not None:
-                    one = recut(one, other)
-                figures.append(compare(one, other))
-                kept.append(likelihood_kept(figures[-1], compare(other, other)))
-        positions = sum(figure.positions for figure in figures)
-        compared = sum(figure.compared for figure in figures)
-        divergence = sum(figure.kl * figure.compared for figure in figures) / max(1, compared)
-        return {
-            "agreement": BenchmarkFigures(
-                grades={f"text-{number}": figure.agreement for number, figure in enumerate(figures)},
-                passes=[],
-                details={"kl": divergence, "positions": float(positions), "compared": float(compared)},
-            ),
-            "perplexity": BenchmarkFigures(
-                grades={f"text-{number}": value for number, value in enumerate(kept)},
-                passes=[],
-                details={"perplexity": perplexity(figures)},
-            ),
-        }
 
     def _scored(self, number: int, texts: Sequence[str], subject: Subject) -> list[ScoredText]:
         limit = self.suite.spec.heldout_tokens

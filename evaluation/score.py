@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from evaluation.measure import Measurement, Timing
+from evaluation.measurement import Measurement, Timing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,7 +21,8 @@ from compressors.store import Store
 from evaluation.answers import AnswerStore
 from evaluation.engine import Engine, EngineSettings
 from evaluation.judge import Judge
-from evaluation.measure import Measurement, Measurer, Subject
+from evaluation.measure import Measurer, Subject
+from evaluation.measurement import Measurement
 from evaluation.score import Score, score
 from evaluation.serves import installed, row
 from evaluation.suite import Suite

@@ -23,7 +23,7 @@ from compressors.tokens import KEPT
 from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine, EngineFault
 from evaluation.judge import JudgeFault
-from evaluation.measure import Measurement
+from evaluation.measurement import Measurement
 from search.bench import Bench, base_of, engine_settings
 from search.errors import BadInput, RunFailed
 from search.export import artifact_folder, file_hash

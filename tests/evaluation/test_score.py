@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.measure import BenchmarkFigures, Measurement, Timing
+from evaluation.measurement import BenchmarkFigures, Measurement, Timing
 from evaluation.score import combine, score
 
 

@@ -1,0 +1,75 @@
+"""What was seen of one model: grades, tokens and seconds by slice and pass. Records only; nothing is run here."""
+
+from __future__ import annotations
+
+import statistics
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evaluation.engine import EngineFault
+
+
+class Timing(BaseModel):
+    """One pass over one slice: seconds inside the engine's generate, and tokens generated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float
+    tokens: int
+
+
+class BenchmarkFigures(BaseModel):
+    """What one benchmark showed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    grades: dict[str, float] = Field(description="by item, 0 to 1")
+    passes: list[list[Timing]] = Field(description="by slice, then by pass; empty where nothing is generated")
+    details: dict[str, float] = Field(default_factory=dict, description="figures beside the value, by name")
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.grades.values())
+
+    @property
+    def seconds(self) -> float:
+        return sum(statistics.median(timing.seconds for timing in one) for one in self.passes)
+
+    @property
+    def tokens(self) -> int:
+        return sum(one[0].tokens for one in self.passes)
+
+
+class Measurement(BaseModel):
+    """Everything seen of one model at one rung, on one engine and device."""
+
+    model_config = ConfigDict(frozen=True)
+
+    benchmarks: dict[str, BenchmarkFigures]
+    engine: str
+    device: str
+    clock: str
+    kernels: list[str]
+    left_out: dict[str, str] = Field(default_factory=dict, description="benchmarks not in perf, and why")
+    turns: bool = Field(False, description="whether passes alternated with the base's, so that pass k met one mood")
+
+    @property
+    def perf(self) -> float:
+        """Unweighted mean of the benchmarks."""
+        return statistics.fmean(one.value for one in self.benchmarks.values())
+
+    @property
+    def passes(self) -> list[list[Timing]]:
+        """Timings of all slices of all benchmarks."""
+        return [one for figures in self.benchmarks.values() for one in figures.passes]
+
+    @property
+    def tokens(self) -> int:
+        return sum(figures.tokens for figures in self.benchmarks.values())
+
+    @property
+    def sec_per_token(self) -> float:
+        """Pure generation seconds over generated tokens, all benchmarks; the median pass of each slice."""
+        if self.tokens == 0:
+            raise EngineFault("the model generated no token: there is no time per token")
+        return sum(figures.seconds for figures in self.benchmarks.values()) / self.tokens
