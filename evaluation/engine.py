@@ -6,10 +6,10 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     hello {}                                      -> engine, device, device_name, versions
     load {model, settings}                        -> seconds, kernels, max_model_len
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
-                                                     answers [{text, tokens, prompt_tokens, finish}]
+                                                     mhz, answers [{text, tokens, prompt_tokens, finish}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
-    unload {}                                     -> {}
+    sleep {}, wake {}, unload {}                  -> {}
 
 A request that failed is answered by {error, message, refused}; after a refusal the engine can go on.
 
@@ -57,6 +57,7 @@ class EngineSettings(BaseModel):
     gpu_memory_utilization: float = Field(0.85, description="share of the GPU's memory (the contest's value)")
     kv_cache_gib: int = Field(1, description="KV cache on a CPU, GiB")
     eager: bool = Field(False, description="no CUDA graphs: starts sooner, generates slower; always so on a CPU")
+    sleeps: bool = Field(False, description="on a GPU: able to lend its memory to another engine and to take it back")
     max_logprobs: int = Field(64, description="likeliest tokens a position can report")
     load_timeout: float = Field(900.0, description="seconds before a load counts as hung")
     answer_timeout: float = Field(1800.0, description="seconds before a batch counts as hung")
@@ -80,6 +81,7 @@ class Generation(BaseModel):
 
     seconds: float
     cpu_seconds: float
+    mhz: float | None = Field(None, description="clock of the GPU, or of the processor, while it generated")
     answers: list[Answer]
 
 
@@ -108,6 +110,7 @@ class Engine:
         self.kernels: list[str] = []
         self.max_model_len = 0  # of the loaded model, tokens
         self.loaded: Path | None = None
+        self.asleep = False
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Engine:
@@ -155,7 +158,7 @@ class Engine:
     def load(self, folder: Path) -> None:
         """Serve the model in `folder` from now on."""
         self.start()
-        self.loaded = None
+        self.loaded, self.asleep = None, False
         reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
         self.kernels, self.max_model_len = reply["kernels"], reply["max_model_len"]
         self.loaded = folder
@@ -167,7 +170,10 @@ class Engine:
         thinking: bool = False,
     ) -> Generation:
         """Answer each conversation; greedy unless its decoding says otherwise."""
-        sampling = [{"max_tokens": d.max_tokens, "temperature": d.temperature, "seed": 0} for d in decodings]
+        sampling = [
+            {"max_tokens": d.max_tokens, "temperature": d.temperature, "seed": 0, "ignore_eos": d.exact}
+            for d in decodings
+        ]
         request = {"conversations": list(conversations), "sampling": sampling, "thinking": thinking}
         return Generation.model_validate(self._ask("generate", self.settings.answer_timeout, **request))
 
@@ -181,6 +187,18 @@ class Engine:
         """Log-probabilities of `texts`, each cut to `max_tokens` tokens."""
         reply = self._ask("score", self.settings.answer_timeout, texts=list(texts), top=top, max_tokens=max_tokens)
         return [ScoredText.model_validate(text) for text in reply["texts"]]
+
+    def sleep(self) -> None:
+        """Lend the GPU's memory to others: the weights wait in main memory until `wake`. Nothing on a CPU."""
+        if self.settings.sleeps and self.loaded is not None and not self.asleep:
+            self._ask("sleep", self.settings.load_timeout)
+            self.asleep = True
+
+    def wake(self) -> None:
+        """Take the memory back; nothing for one that is awake."""
+        if self.asleep:
+            self._ask("wake", self.settings.load_timeout)
+            self.asleep = False
 
     def unload(self) -> None:
         """Give the model's memory back and keep the process."""
@@ -237,6 +255,7 @@ class Engine:
         return common | {
             "enforce_eager": settings.eager,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "enable_sleep_mode": settings.sleeps,
         }
 
     def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:
