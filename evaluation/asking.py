@@ -137,13 +137,15 @@ class Asker:
         other = self.engine if engine is self.base_engine else self.base_engine
         if other is not engine:
             other.sleep()
+        if engine.loaded == subject.folder and not engine.asleep:
+            return engine
         if engine.loaded == subject.folder:
             engine.wake()
-            return engine
-        engine.load(subject.folder)
-        named = self.identity(subject) | {"kernels": True}
-        if self.store.get(named) is None:
-            self.store.put(named, {"kernels": engine.kernels})
+        else:
+            engine.load(subject.folder)
+            named = self.identity(subject) | {"kernels": True}
+            if self.store.get(named) is None:
+                self.store.put(named, {"kernels": engine.kernels})
         # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
         warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)

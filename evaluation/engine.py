@@ -111,6 +111,8 @@ class Engine:
         self.max_model_len = 0  # of the loaded model, tokens
         self.loaded: Path | None = None
         self.asleep = False
+        # A process that can sleep takes its memory by an allocator that outlives the model: it serves one, and ends.
+        self._served = False
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Engine:
@@ -153,15 +155,17 @@ class Engine:
                 env=self._environment(),
                 start_new_session=True,
             )
-        self.loaded, self.about = None, {}
+        self.loaded, self.about, self._served = None, {}, False
 
     def load(self, folder: Path) -> None:
         """Serve the model in `folder` from now on."""
+        if self.settings.sleeps and self._served:
+            self.close()
         self.start()
         self.loaded, self.asleep = None, False
         reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
         self.kernels, self.max_model_len = reply["kernels"], reply["max_model_len"]
-        self.loaded = folder
+        self.loaded, self._served = folder, True
 
     def generate(
         self,
@@ -201,14 +205,16 @@ class Engine:
             self.asleep = False
 
     def unload(self) -> None:
-        """Give the model's memory back and keep the process."""
-        if self.loaded is not None:
+        """Give the model's memory back; the process stays, save one that can sleep."""
+        if self.settings.sleeps and self._served:
+            self.close()
+        elif self.loaded is not None:
             self._ask("unload", self.settings.load_timeout)
             self.loaded = None
 
     def close(self) -> None:
         """Kill the process and all it started; returns once they are gone."""
-        process, self._process, self.loaded = self._process, None, None
+        process, self._process, self.loaded, self.asleep = self._process, None, None, False
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):  # it may have ended by itself

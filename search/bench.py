@@ -37,9 +37,12 @@ NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read no
 
 
 class Bench:
-    """Builds and measures recipes of one job. Close it: it owns an engine process."""
+    """Builds and measures recipes of one job; `answers` is where in the run folder it keeps what models said.
 
-    def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing) -> None:
+    Close it: it owns engine processes.
+    """
+
+    def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing, answers: str = "answers") -> None:
         self.job = job
         self.progress = progress
         self.store = Store(job.store)
@@ -55,7 +58,7 @@ class Bench:
             self.base_engine,
             Subject(key=job.base_key, folder=job.base),
             suite,
-            AnswerStore(job.run / "answers"),
+            AnswerStore(job.run / answers),
             job.space.passes,
             job.space.thinking,
             job.space.within,
@@ -108,7 +111,7 @@ class Bench:
             before_work=self._make_room,
             furthest=self._furthest,
         )
-        measured, result = self.measure(built.artifact, number)
+        measured, baseline, result = self.measure(built.artifact, number)
         return {
             "event": "rung",
             "recipe": recipe.to_list(),
@@ -131,7 +134,10 @@ class Bench:
             "stages": [_stage_line(stage) for stage in built.stages],
             "engine": measured.engine,
             "device": measured.device,
+            "versions": measured.versions,
             "clock": measured.clock,
+            "mhz": measured.mhz,
+            "mhz_base": baseline.mhz,
             "left_out": measured.left_out,
             "kernels": measured.kernels,
         }
@@ -142,11 +148,11 @@ class Bench:
             self.engine.unload()
             self.base_engine.unload()
 
-    def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Score]:
+    def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Measurement, Score]:
         """Measure `artifact`, and the base beside it: never against timings from the start of the run."""
         self.progress(f"measuring {artifact.key}")
         measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
-        return measured, score(measured, baseline, seed=self.job.seed)
+        return measured, baseline, score(measured, baseline, seed=self.job.seed)
 
 
 def furthest(space: Space) -> int:

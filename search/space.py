@@ -102,6 +102,7 @@ class Space(BaseModel):
         0.01, gt=0, description="on the last rung passes go on until SpeedNorm's 95 % interval is within ± this"
     )
     timing_seconds: float = Field(60.0, ge=0, description="or until this many more seconds of timing are spent")
+    finalists: int = Field(3, ge=0, description="how many of the best are measured again before one is the winner")
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")
