@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from evaluation.benchmarks.base import Decoding
 
 WORKER = Path(__file__).with_name("worker.py")
+KERNEL_LINE = re.compile(r"(?:Selected|Using)\s+(\w+(?:Kernel|LinearKernel|Backend\.\w+|_ATTN\w*))")  # in vLLM's log
 
 
 class EngineFault(Exception):
@@ -111,8 +113,6 @@ class Engine:
         self.max_model_len = 0  # of the loaded model, tokens
         self.loaded: Path | None = None
         self.asleep = False
-        # A process that can sleep takes its memory by an allocator that outlives the model: it serves one, and ends.
-        self._served = False
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Engine:
@@ -155,17 +155,17 @@ class Engine:
                 env=self._environment(),
                 start_new_session=True,
             )
-        self.loaded, self.about, self._served = None, {}, False
+        self.loaded, self.about = None, {}
 
     def load(self, folder: Path) -> None:
         """Serve the model in `folder` from now on."""
-        if self.settings.sleeps and self._served:
-            self.close()
         self.start()
         self.loaded, self.asleep = None, False
+        heard = self.log.stat().st_size
         reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
-        self.kernels, self.max_model_len = reply["kernels"], reply["max_model_len"]
-        self.loaded, self._served = folder, True
+        self.kernels = sorted({*reply["kernels"], *KERNEL_LINE.findall(self._said_since(heard))})
+        self.max_model_len = reply["max_model_len"]
+        self.loaded = folder
 
     def generate(
         self,
@@ -205,10 +205,8 @@ class Engine:
             self.asleep = False
 
     def unload(self) -> None:
-        """Give the model's memory back; the process stays, save one that can sleep."""
-        if self.settings.sleeps and self._served:
-            self.close()
-        elif self.loaded is not None:
+        """Give the model's memory back and keep the process."""
+        if self.loaded is not None:
             self._ask("unload", self.settings.load_timeout)
             self.loaded = None
 
@@ -227,7 +225,10 @@ class Engine:
 
     def _environment(self) -> dict[str, str]:
         quiet = {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this process is the engine's own already
+            # On a CPU one process does all, and its processor seconds can be counted. On a GPU vLLM runs as it comes,
+            # its core in a process of its own: that is what others time, and a core that ends frees all its memory.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if self.settings.device == "cpu" else "1",
+            "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # the worker asks its own core for the kernels by a function
             "VLLM_CPU_KVCACHE_SPACE": str(self.settings.kv_cache_gib),
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
@@ -293,6 +294,10 @@ class Engine:
             if not selector.select(timeout):
                 raise TimeoutError(f"no answer within {timeout:.0f} s")
         return process.stdout.readline()
+
+    def _said_since(self, position: int) -> str:
+        """What the log holds after its first `position` bytes."""
+        return self.log.read_bytes()[position:].decode(errors="replace")
 
     def _last_words(self) -> str:
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]

@@ -7,10 +7,8 @@ replies are described in `evaluation.engine`, which is the other end.
 
 import gc
 import json
-import logging
 import os
 import platform
-import re
 import signal
 import statistics
 import sys
@@ -20,26 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-KERNEL_LINE = re.compile(r"(?:Selected|Using)\s+(\w+(?:Kernel|LinearKernel|Backend\.\w+|_ATTN\w*))")
-
-
 Request = dict[str, Any]
 Reply = dict[str, Any]
 
 
 class Refused(Exception):
     """The request cannot be done, and nothing was begun: the engine is as it was."""
-
-
-class KernelLog(logging.Handler):
-    """Collects the kernel names that vLLM logs while it loads a model."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.names: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.names.update(KERNEL_LINE.findall(record.getMessage()))
 
 
 def kernels_of(model: Any) -> list[str]:
@@ -69,9 +53,9 @@ def die_with_parent() -> None:
 
 def device_name(device: str) -> str:
     if device == "cuda":
-        import torch
+        from vllm.platforms import current_platform  # asks NVML: a process that has begun CUDA cannot be forked
 
-        return torch.cuda.get_device_name(0)
+        return str(current_platform.get_device_name(0))
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
@@ -123,14 +107,13 @@ def cpu_mhz() -> list[float]:
 
 def gpu_mhz() -> Callable[[], list[float]]:
     """What reads the SM clock of the GPU in use, through NVML as vLLM carries it; nothing where there is none."""
-    import torch
+    from vllm.platforms import current_platform
     from vllm.third_party import pynvml
 
     try:
         pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except pynvml.NVMLError as fault:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(current_platform.device_id_to_physical_device_id(0))
+    except (pynvml.NVMLError, ValueError) as fault:
         print(f"no clock is recorded, since NVML does not tell it: {fault}", file=sys.stderr)
         return list
     return lambda: [float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))]
@@ -146,8 +129,6 @@ class Worker:
         from vllm.platforms import current_platform
 
         self.llm: Any = None
-        self.kernels = KernelLog()
-        logging.getLogger("vllm").addHandler(self.kernels)
         self.device = "cpu" if current_platform.is_cpu() else "cuda"
         if self.device == "cpu":
             # vLLM's attention uses AMX tiles without asking the kernel for them, which is an illegal instruction
@@ -173,12 +154,11 @@ class Worker:
         from vllm import LLM
 
         self.unload(request)
-        self.kernels.names = set()
         begin = time.perf_counter()
         self.llm = LLM(model=request["model"], **request["settings"])
         return {
             "seconds": time.perf_counter() - begin,
-            "kernels": sorted(self.kernels.names.union(*self.llm.apply_model(kernels_of))),
+            "kernels": sorted(set().union(*self.llm.apply_model(kernels_of))),
             "max_model_len": self.llm.llm_engine.model_config.max_model_len,
         }
 
@@ -199,10 +179,6 @@ class Worker:
             engine_core.shutdown()
         self.llm = engine_core = None
         gc.collect()
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
         return {}
 
     def render(self, conversations: list[list[dict[str, str]]], thinking: bool) -> list[list[int]]:
