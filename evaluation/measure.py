@@ -15,13 +15,15 @@ from pydantic import BaseModel, ConfigDict
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding
 from evaluation.benchmarks.komt_judged import KoMtJudged
-from evaluation.engine import Engine, EngineFault, ScoredText
+from evaluation.engine import Engine, ScoredText
+from evaluation.health import Health, ModelFault, describe, ends, health_of, look, signs
 from evaluation.measurement import BenchmarkFigures, Measurement, Timing
 from evaluation.predictions import predictions
 from evaluation.suite import Slice, Suite
 from evaluation.trimmed import in_original_ids, kept_tokens
 
 TOP = 32  # likeliest tokens kept per position of held-out text
+AGAIN = 4  # questions asked again of a model that seems never to stop
 
 
 class Subject(BaseModel):
@@ -34,10 +36,11 @@ class Subject(BaseModel):
 
 
 class Pass(NamedTuple):
-    """One time through a slice: the answers by item and turn, and what they took."""
+    """One time through a slice: the answers by item and turn, what they took, and whether they are answers at all."""
 
     answers: list[list[str]]
     timing: Timing
+    health: Health
 
 
 class Measurer:
@@ -67,7 +70,10 @@ class Measurer:
         self.thinking = thinking
 
     def measure_pair(self, subject: Subject, rung: int) -> tuple[Measurement, Measurement]:
-        """`subject` and the base on everything up to `rung`, the base timed beside it."""
+        """`subject` and the base on everything up to `rung`, the base timed beside it.
+
+        Raises `ModelFault` for a model that is broken where the base is not.
+        """
         beside = f"beside {subject.key}"
         if subject == self.base:
             alone = self.measure(subject, rung)
@@ -75,7 +81,20 @@ class Measurer:
         if self.base_engine is not self.engine:
             for part in self.suite.up_to(rung):
                 self._take_turns(part, subject, beside)
-        return self.measure(subject, rung), self.measure(self.base, rung, beside)
+        mine, theirs = self.measure(subject, rung), self.measure(self.base, rung, beside)
+        self._check_health(subject, rung, mine, theirs)
+        return mine, theirs
+
+    def _check_health(self, subject: Subject, rung: int, mine: Measurement, theirs: Measurement) -> None:
+        found = signs(mine.health, theirs.health)
+        if "cut" in found:  # a limit of 32 tokens cuts who talks much, too: that one ends when it may
+            items = [item for part in self.suite.up_to(rung) if part.benchmark in found["cut"] for item in part.items]
+            self._load(subject)
+            chats = [[{"role": "user", "content": item.turns[0]}] for item in items[:AGAIN]]
+            if ends(self._engine_of(subject), chats, self.thinking):
+                del found["cut"]
+        if found:
+            raise ModelFault(describe(found, mine.health, theirs.health))
 
     def measure(self, subject: Subject, rung: int, beside: str = "") -> Measurement:
         """Everything up to `rung`; `beside` names the timings wanted, where a model was timed more than once."""
@@ -97,6 +116,7 @@ class Measurer:
             kernels=self._kernels(subject),
             left_out=self.suite.left_out,
             turns=self.base_engine is not self.engine,
+            health={name: self._health(name, subject, rung, beside) for name in self.suite.graders},
         )
 
     def _benchmark(self, name: str, subject: Subject, rung: int, beside: str) -> BenchmarkFigures:
@@ -121,6 +141,11 @@ class Measurer:
                 grades[item.id] = grader.grade(item, tuple(record["texts"][number]))
         details = {"exact_match": same / len(grades)} if compares else {}
         return BenchmarkFigures(grades=grades, passes=passes, details=details)
+
+    def _health(self, name: str, subject: Subject, rung: int, beside: str) -> Health:
+        records = [self._answers(part, subject, beside) for part in self.suite.up_to(rung) if part.benchmark == name]
+        # Answers that an older squeeze stored were not looked at: they count as none.
+        return sum((Health(**record.get("health", {})) for record in records), Health())
 
     def _answers(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
         identity = self._asked(part, subject, beside)
@@ -163,7 +188,7 @@ class Measurer:
         decodings = self._decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         answers: list[list[str]] = [[] for _ in part.items]
-        seconds, tokens = 0.0, 0
+        seconds, tokens, health = 0.0, 0, Health()
         for turn in range(max(len(item.turns) for item in part.items)):
             asked = [number for number, item in enumerate(part.items) if turn < len(item.turns)]
             for number in asked:
@@ -171,12 +196,13 @@ class Measurer:
             done = engine.generate(
                 [chats[number] for number in asked], [decodings[number] for number in asked], self.thinking
             )
+            health += health_of(done.answers)
             seconds += done.cpu_seconds if engine.settings.clock == "cpu" else done.seconds
             for number, answer in zip(asked, done.answers, strict=True):
                 chats[number].append({"role": "assistant", "content": answer.text})
                 answers[number].append(answer.text)
                 tokens += answer.tokens
-        return Pass(answers, Timing(seconds=seconds, tokens=tokens))
+        return Pass(answers, Timing(seconds=seconds, tokens=tokens), health)
 
     def _scored(self, number: int, texts: Sequence[str], subject: Subject) -> list[ScoredText]:
         limit = self.suite.spec.heldout_tokens
@@ -192,7 +218,7 @@ class Measurer:
             scored = self._engine_of(subject).score(texts, TOP, limit)
             broken = [one for one in scored if not all(math.isfinite(value) for value in one.actual)]
             if broken:
-                raise EngineFault("the model gives log-probabilities that are not numbers on held-out text")
+                raise ModelFault("the model gives log-probabilities that are not numbers on held-out text")
             record = {"texts": [one.model_dump() for one in scored]}
             self.store.put(identity, record)
         found = [ScoredText.model_validate(one) for one in record["texts"]]
@@ -224,11 +250,13 @@ class Measurer:
         named = self._identity(subject) | {"kernels": True}
         if self.store.get(named) is None:
             self.store.put(named, {"kernels": engine.kernels})
+        look(engine)
         # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
         warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
 
 
 def _record(passes: Sequence[Pass]) -> dict[str, Any]:
-    """What the store keeps of a slice: the texts of the first pass, the timings of all."""
-    return {"texts": passes[0].answers, "passes": [one.timing.model_dump() for one in passes]}
+    """What the store keeps of a slice: texts and health of the first pass, the timings of all."""
+    timings = [one.timing.model_dump() for one in passes]
+    return {"texts": passes[0].answers, "passes": timings, "health": passes[0].health.model_dump()}

@@ -19,7 +19,7 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
-from evaluation.engine import Engine, EngineSettings
+from evaluation.engine import Engine, EngineFault, EngineSettings
 from evaluation.judge import Judge
 from evaluation.measure import Measurer, Subject
 from evaluation.measurement import Measurement
@@ -107,7 +107,7 @@ class Bench:
             before_work=self._make_room,
             furthest=self._furthest,
         )
-        measured, result = self.measure(built.artifact, number)
+        measured, baseline, result = self._measured(built.artifact, number)
         return {
             "event": "rung",
             "recipe": recipe.to_list(),
@@ -131,6 +131,8 @@ class Bench:
             "engine": measured.engine,
             "device": measured.device,
             "clock": measured.clock,
+            "health": {name: one.model_dump() for name, one in measured.health.items()},
+            "health_base": {name: one.model_dump() for name, one in baseline.health.items()},
             "left_out": measured.left_out,
             "kernels": measured.kernels,
         }
@@ -141,10 +143,21 @@ class Bench:
             self.engine.unload()
 
     def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Score]:
-        """Measure `artifact`, and the base beside it: never against timings from the start of the run."""
+        """Measure `artifact`, and the base beside it: never against timings from the start of the run.
+
+        Raises `EngineFault`, the engine and all it held being gone then: the next model is served by a fresh one.
+        """
+        measured, _, result = self._measured(artifact, number)
+        return measured, result
+
+    def _measured(self, artifact: Artifact, number: int) -> tuple[Measurement, Measurement, Score]:
         self.progress(f"measuring {artifact.key}")
-        measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
-        return measured, score(measured, baseline, seed=self.job.seed)
+        try:
+            measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
+            return measured, baseline, score(measured, baseline, seed=self.job.seed)
+        except EngineFault:
+            self.engine.close()
+            raise
 
 
 def furthest(space: Space) -> int:
