@@ -171,7 +171,11 @@ class Engine:
         """Serve the model in `folder` from now on."""
         self.start()
         self.loaded = None
-        reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
+        request = {"model": str(folder), "settings": self._llm_settings(folder)}
+        try:
+            reply = self._ask("load", self.settings.load_timeout, **request)
+        except OutOfMemory as fault:
+            raise OutOfMemory(f"{fault}; asked for {self._memory_of(folder)}") from fault
         self.kernels, self.max_model_len = reply["kernels"], reply["max_model_len"]
         self.loaded = folder
 
@@ -253,6 +257,13 @@ class Engine:
             "enforce_eager": settings.eager,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
         }
+
+    def _memory_of(self, folder: Path) -> str:
+        """What a load asks for, in words."""
+        weights = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**30
+        if self.settings.device == "cpu":
+            return f"{weights:.2f} GiB of weights and {self.settings.kv_cache_gib} GiB of KV cache"
+        return f"{weights:.2f} GiB of weights within {self.settings.gpu_memory_utilization:.0%} of the GPU's memory"
 
     def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:
         process = self._process
