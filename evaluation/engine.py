@@ -152,6 +152,7 @@ class Engine:
             raise EngineFault(
                 f"processes {sorted(left)} of an engine killed {PATIENCE:.0f} s ago still hold memory: see nvidia-smi"
             )
+        self._killed = set()  # their numbers may be given to others
         if not Path(self.settings.python).exists():
             raise EngineFault(f"no interpreter at {self.settings.python}: is the engine's environment installed?")
         self.log.parent.mkdir(parents=True, exist_ok=True)
