@@ -25,7 +25,7 @@ steps:
   - {step: distill, optional: true, tokens: [20000]}
   - {step: quantize, optional: true, scheme: [W8A8, W4A16]}
   - {step: context, optional: true, max_position_embeddings: [1024]}
-  - {step: generation, optional: true, stop: [STOPS]}
+  - {step: generation, optional: true, stop: {fixed: STOPS}}
 seeds:
   - [{step: drop_layers, count: 1}]
   - [{step: drop_layers, count: 1}, {step: generation, stop: STOPS}]
