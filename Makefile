@@ -9,6 +9,8 @@ DEVICE := $(shell if [ -e /dev/nvidia0 ] || [ -d /proc/driver/nvidia/gpus ]; the
 LOCK   := cluster/environments/$(DEVICE).txt
 READY  := $(VENV)/.ready-$(DEVICE)
 CONTEST := .venv-contest
+CONTEST_LOCK  := cluster/environments/contest$(if $(filter gpu,$(DEVICE)),-gpu).txt
+CONTEST_READY := $(CONTEST)/.ready$(if $(filter gpu,$(DEVICE)),-gpu)
 
 export UV_NO_PROGRESS := 1
 
@@ -32,9 +34,9 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || $(MAKE) --no-print-directory libnuma
 	@touch $@
 
-contest: $(if $(BF16),$(CONTEST)/.ready) ## the contest's vLLM 0.14.1 and transformers 4.57.3, in an environment of their own
+contest: $(if $(filter gpu,$(DEVICE))$(BF16),$(CONTEST_READY)) ## the contest's vLLM 0.14.1 and transformers 4.57.3, in an environment of their own
 
-$(CONTEST)/.ready: cluster/environments/contest.txt | setup
+$(CONTEST_READY): $(CONTEST_LOCK) | setup
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CONTEST)
 	$(BIN)/uv pip sync --quiet --python $(CONTEST)/bin/python $<
 	@touch $@

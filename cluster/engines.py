@@ -18,7 +18,8 @@ EngineName = Literal["own", "contest"]
 
 CONTEST = Path(__file__).parents[1] / ".venv-contest" / "bin" / "python"
 ELSEWHERE = "SQUEEZE_CONTEST_PYTHON"  # names the interpreter where the environment lies in another place
-CONTEST_VERSIONS = {"vllm": "0.14.1", "transformers": "4.57.3", "torch": "2.9.1"}
+# Of the CPU and of the CUDA build alike: contest.txt and contest-gpu.txt hold the same but for vLLM's build.
+CONTEST_VERSIONS = {"vllm": "0.14.1", "transformers": "4.57.3", "torch": "2.9.1", "compressed-tensors": "0.13.0"}
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Benchmark, Decoding
-from evaluation.engine import Engine, EngineFault, ScoredText
+from evaluation.engine import Engine, ScoredText
+from evaluation.health import Health, ModelFault, health_of, look
 from evaluation.measurement import Timing
 from evaluation.suite import Slice
 from evaluation.trimmed import in_original_ids, kept_tokens
 
 TOP = 32  # likeliest tokens kept per position of held-out text
-
-Lengths = Sequence[Sequence[int]]  # tokens by item and turn
 
 
 class Subject(BaseModel):
@@ -42,8 +41,18 @@ class Record(BaseModel):
 
     texts: list[list[str]] = []  # by item and turn, of the first pass
     tokens: list[list[int]] = []  # as many as `texts`
+    health: Health = Health()  # of the first pass
     passes: list[Timing] = []
     fixed: list[Timing] = []  # passes in which each answer was as long as the base's, after the base's words
+
+
+class Pass(NamedTuple):
+    """One time through a slice."""
+
+    texts: list[list[str]]
+    tokens: list[list[int]]
+    timing: Timing
+    health: Health
 
 
 class Asker:
@@ -79,10 +88,10 @@ class Asker:
 
     def ask(self, part: Slice, subject: Subject, beside: str = "") -> Record:
         """One more pass: ask every turn of every item, and keep what was said and how long it took."""
-        texts, tokens, timing = self._pass(part, subject, None)
+        texts, tokens, timing, health = self._pass(part, subject, None)
         known = self.record(part, subject, beside)
         if not known.passes:
-            known = Record(texts=texts, tokens=tokens)
+            known = Record(texts=texts, tokens=tokens, health=health)
         known = known.model_copy(update={"passes": [*known.passes, timing]})
         self._keep(part, subject, beside, known)
         return known
@@ -96,7 +105,7 @@ class Asker:
         if known.tokens == base.tokens and all(len(item.turns) == 1 for item in part.items):
             known = known.model_copy(update={"fixed": known.passes})
         else:
-            _, _, timing = self._pass(part, subject, base)
+            timing = self._pass(part, subject, base).timing
             known = known.model_copy(update={"fixed": [*known.fixed, timing]})
         self._keep(part, subject, "", known)
         return known
@@ -109,7 +118,7 @@ class Asker:
             scored = self.at_work(subject).score(texts, TOP, limit)
             broken = [one for one in scored if not all(math.isfinite(value) for value in one.actual)]
             if broken:
-                raise EngineFault("the model gives log-probabilities that are not numbers on held-out text")
+                raise ModelFault("the model gives log-probabilities that are not numbers on held-out text")
             record = {"texts": [one.model_dump() for one in scored]}
             self.store.put(identity, record)
         found = [ScoredText.model_validate(one) for one in record["texts"]]
@@ -146,6 +155,7 @@ class Asker:
             named = self.identity(subject) | {"kernels": True}
             if self.store.get(named) is None:
                 self.store.put(named, {"kernels": engine.kernels})
+            look(engine)
         # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
         warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
@@ -165,7 +175,7 @@ class Asker:
     def _decodings(self, part: Slice) -> list[Decoding]:
         return [self.graders[part.benchmark].decoding(item) for item in part.items]
 
-    def _pass(self, part: Slice, subject: Subject, base: Record | None) -> tuple[list[list[str]], Lengths, Timing]:
+    def _pass(self, part: Slice, subject: Subject, base: Record | None) -> Pass:
         """Ask every turn of every item; turn k + 1 goes out together, after all answers to turn k.
 
         With `base`, each answer is made as long as the base's, and the base's answers stand before a later turn.
@@ -175,7 +185,7 @@ class Asker:
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         texts: list[list[str]] = [[] for _ in part.items]
         tokens: list[list[int]] = [[] for _ in part.items]
-        seconds, clocks = 0.0, []
+        seconds, clocks, health = 0.0, [], Health()
         for turn in range(max(len(item.turns) for item in part.items)):
             asked = [number for number, item in enumerate(part.items) if turn < len(item.turns)]
             for number in asked:
@@ -186,6 +196,7 @@ class Asker:
             ]
             done = engine.generate([chats[number] for number in asked], chosen, self.thinking)
             seconds += done.cpu_seconds if engine.settings.clock == "cpu" else done.seconds
+            health += health_of(done.answers)
             clocks += [done.mhz] if done.mhz is not None else []
             for number, answer in zip(asked, done.answers, strict=True):
                 said = answer.text if base is None else base.texts[number][turn]
@@ -193,4 +204,4 @@ class Asker:
                 texts[number].append(answer.text)
                 tokens[number].append(answer.tokens)
         mhz = sum(clocks) / len(clocks) if clocks else None
-        return texts, tokens, Timing(seconds=seconds, tokens=sum(sum(one) for one in tokens), mhz=mhz)
+        return Pass(texts, tokens, Timing(seconds=seconds, tokens=sum(sum(one) for one in tokens), mhz=mhz), health)

@@ -6,12 +6,13 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     hello {}                                      -> engine, device, device_name, versions
     load {model, settings}                        -> seconds, kernels, max_model_len
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
-                                                     mhz, answers [{text, tokens, prompt_tokens, finish}]
+                                                     mhz, answers [{text, tokens, prompt_tokens, finish, ...}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
     sleep {}, wake {}, unload {}                  -> {}
 
-A request that failed is answered by {error, message, refused}; after a refusal the engine can go on.
+A request that failed is answered by {error, message, refused, memory}: after a refusal the engine can go on, and
+`memory` says what there is where too little was the reason.
 
 Knows nothing of benchmarks, scores or recipes.
 """
@@ -23,7 +24,6 @@ import json
 import os
 import re
 import selectors
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.benchmarks.base import Decoding
+from evaluation.processes import PATIENCE, await_released, end_session, said_of
 
 WORKER = Path(__file__).with_name("worker.py")
 KERNEL_LINE = re.compile(r"(?:Selected|Using)\s+(\w+(?:Kernel|LinearKernel|Backend\.\w+|_ATTN\w*))")  # in vLLM's log
@@ -40,6 +41,10 @@ KERNEL_LINE = re.compile(r"(?:Selected|Using)\s+(\w+(?:Kernel|LinearKernel|Backe
 
 class EngineFault(Exception):
     """The engine could not do what it was asked: the message says what, and what the engine said."""
+
+
+class OutOfMemory(EngineFault):
+    """A model or a batch does not fit: the message says what was asked and what there is."""
 
 
 class EngineSettings(BaseModel):
@@ -74,6 +79,8 @@ class Answer(BaseModel):
     tokens: int
     prompt_tokens: int
     finish: str | None
+    unknown: int = 0  # tokens that the tokenizer has no text for
+    bad_bytes: int = 0  # places that are no UTF-8 in what its tokens spell
 
 
 class Generation(BaseModel):
@@ -114,6 +121,7 @@ class Engine:
         self.loaded: Path | None = None
         self.asleep = False
         self._process: subprocess.Popen[str] | None = None
+        self._killed: set[int] = set()
 
     def __enter__(self) -> Engine:
         return self.start()
@@ -127,6 +135,9 @@ class Engine:
         if not self.about:
             about = self._ask("hello", self.settings.load_timeout)
             self._check_versions(about["versions"])
+            if self.settings.device == "cuda" and about["device"] == "cpu":
+                self.close()
+                raise EngineFault(f"{self.settings.python} holds a CPU build of vLLM, or sees no GPU: build it anew")
             self.about = about
         return self
 
@@ -142,6 +153,11 @@ class Engine:
         """Start the process without waiting for it: it imports vLLM while the caller does something else."""
         if self._process is not None and self._process.poll() is None:
             return
+        if left := await_released(self._killed, self.settings.device):
+            raise EngineFault(
+                f"processes {sorted(left)} of an engine killed {PATIENCE:.0f} s ago still hold memory: see nvidia-smi"
+            )
+        self._killed = set()  # their numbers may be given to others
         if not Path(self.settings.python).exists():
             raise EngineFault(f"no interpreter at {self.settings.python}: is the engine's environment installed?")
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +178,11 @@ class Engine:
         self.start()
         self.loaded, self.asleep = None, False
         heard = self.log.stat().st_size
-        reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
+        request = {"model": str(folder), "settings": self._llm_settings(folder)}
+        try:
+            reply = self._ask("load", self.settings.load_timeout, **request)
+        except OutOfMemory as fault:
+            raise OutOfMemory(f"{fault}; asked for {self._memory_of(folder)}") from fault
         self.kernels = sorted({*reply["kernels"], *KERNEL_LINE.findall(self._said_since(heard))})
         self.max_model_len = reply["max_model_len"]
         self.loaded = folder
@@ -215,9 +235,9 @@ class Engine:
         process, self._process, self.loaded, self.asleep = self._process, None, None, False
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
-            os.killpg(process.pid, signal.SIGKILL)
+        self._killed = end_session(process.pid)
         process.wait()
+        await_released(self._killed, "cpu")  # who stays is told by the next launch, which a GPU's list holds up too
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):  # unsent bytes for a process that is gone
@@ -265,6 +285,13 @@ class Engine:
             "enable_sleep_mode": settings.sleeps,
         }
 
+    def _memory_of(self, folder: Path) -> str:
+        """What a load asks for, in words."""
+        weights = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**30
+        if self.settings.device == "cpu":
+            return f"{weights:.2f} GiB of weights and {self.settings.kv_cache_gib} GiB of KV cache"
+        return f"{weights:.2f} GiB of weights within {self.settings.gpu_memory_utilization:.0%} of the GPU's memory"
+
     def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
@@ -273,18 +300,28 @@ class Engine:
             process.stdin.write(json.dumps({"op": op, **request}) + "\n")
             process.stdin.flush()
             line = self._read_line(process, timeout)
-        except (BrokenPipeError, TimeoutError) as fault:
+        except TimeoutError as fault:
             self.close()
-            raise EngineFault(f"{op}: {fault}; last words: {self._last_words()}") from fault
+            raise EngineFault(f"{op}: {fault}, so it was killed; last words: {self._last_words()}") from fault
+        except BrokenPipeError:
+            line = ""
         if not line:
-            self.close()
-            raise EngineFault(f"{op}: the engine's process ended; last words: {self._last_words()}")
+            raise EngineFault(f"{op}: the engine's process {self._ending(process)}; last words: {self._last_words()}")
         reply = json.loads(line)
         if "error" in reply:
             if not reply["refused"]:  # after a fault nobody knows what state it is in: the next load starts afresh
                 self.close()
-            raise EngineFault(f"{op}: {reply['error']}: {reply['message']}")
+            told = f"{op}: {reply['error']}: {reply['message']}"
+            raise OutOfMemory(f"{told} ({reply['memory']})") if reply["memory"] else EngineFault(told)
         return reply
+
+    def _ending(self, process: subprocess.Popen[str]) -> str:
+        """How it ended by itself, once it is gone with all it started."""
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it closed its pipe and stays: then it is killed here
+            process.wait(5)
+        ended = process.returncode
+        self.close()
+        return said_of(ended)
 
     @staticmethod
     def _read_line(process: subprocess.Popen[str], timeout: float) -> str:

@@ -14,10 +14,13 @@ from evaluation.answers import AnswerStore
 from evaluation.asking import Asker, Record, Subject
 from evaluation.benchmarks.komt_judged import KoMtJudged
 from evaluation.engine import Engine
+from evaluation.health import Health, ModelFault, describe, ends, signs
 from evaluation.measurement import BenchmarkFigures, Measurement
 from evaluation.predictions import predictions
 from evaluation.speed import speed
 from evaluation.suite import Slice, Suite
+
+AGAIN = 4  # questions asked again of a model that seems never to stop
 
 
 class Measurer:
@@ -48,7 +51,10 @@ class Measurer:
         self.seconds = seconds
 
     def measure_pair(self, subject: Subject, rung: int) -> tuple[Measurement, Measurement]:
-        """`subject` and the base on everything up to `rung`, the base timed beside it."""
+        """`subject` and the base on everything up to `rung`, the base timed beside it.
+
+        Raises `ModelFault` for a model that is broken where the base is not.
+        """
         if subject == self.base:
             alone = self.measure(subject, rung)
             return alone, alone
@@ -58,7 +64,19 @@ class Measurer:
             self._take_turns(parts, subject, beside, self.passes, rung == self.suite.last_rung)
             if rung == self.suite.last_rung:
                 self._until_precise(parts, subject, beside)
-        return self.measure(subject, rung), self.measure(self.base, rung, beside)
+        mine, theirs = self.measure(subject, rung), self.measure(self.base, rung, beside)
+        self._check_health(subject, rung, mine, theirs)
+        return mine, theirs
+
+    def _check_health(self, subject: Subject, rung: int, mine: Measurement, theirs: Measurement) -> None:
+        found = signs(mine.health, theirs.health)
+        if "cut" in found:  # a limit of 32 tokens cuts who talks much, too: that one ends when it may
+            items = [item for part in self.suite.up_to(rung) if part.benchmark in found["cut"] for item in part.items]
+            chats = [[{"role": "user", "content": item.turns[0]}] for item in items[:AGAIN]]
+            if ends(self.asker.at_work(subject), chats, self.asker.thinking):
+                del found["cut"]
+        if found:
+            raise ModelFault(describe(found, mine.health, theirs.health))
 
     def measure(self, subject: Subject, rung: int, beside: str = "") -> Measurement:
         """Everything up to `rung`; `beside` names the timings wanted, where a model was timed more than once."""
@@ -81,6 +99,7 @@ class Measurer:
             versions=about["versions"],
             left_out=self.suite.left_out,
             turns=self._in_turns,
+            health={name: self._health(name, subject, rung, beside) for name in self.suite.graders},
         )
 
     @property
@@ -112,6 +131,10 @@ class Measurer:
             fixed=[record.fixed for record in records],
             details={"exact_match": same / len(grades)} if compares else {},
         )
+
+    def _health(self, name: str, subject: Subject, rung: int, beside: str) -> Health:
+        parts = [part for part in self.suite.up_to(rung) if part.benchmark == name]
+        return sum((self.asker.record(part, subject, beside).health for part in parts), Health())
 
     def _asked(self, part: Slice, subject: Subject, beside: str) -> Record:
         """The slice with as many passes as every rung has, asked now where it was not before."""

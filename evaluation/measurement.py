@@ -7,6 +7,7 @@ import statistics
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.engine import EngineFault
+from evaluation.health import Health
 
 
 class Timing(BaseModel):
@@ -57,6 +58,7 @@ class Measurement(BaseModel):
     kernels: list[str]
     versions: dict[str, str] = Field(default_factory=dict, description="of the engine's environment")
     left_out: dict[str, str] = Field(default_factory=dict, description="benchmarks not in perf, and why")
+    health: dict[str, Health] = Field(default_factory=dict, description="by benchmark, answers that are none")
     turns: bool = Field(False, description="whether passes alternated with the base's, so that pass k met one mood")
 
     @property

@@ -6,9 +6,12 @@ replies are described in `evaluation.engine`, which is the other end.
 """
 
 import gc
+import importlib.metadata
 import json
 import os
 import platform
+import re
+import resource
 import signal
 import statistics
 import sys
@@ -17,6 +20,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# How torch on either device, C++ and vLLM's reckoning of its KV cache name a lack of memory.
+MEMORY_WORDS = re.compile(
+    r"out ?of ?memory|(?:can't|cannot|unable to) allocate|bad_alloc|free memory on device|memory for the cache blocks"
+    r"|KV cache (?:is needed|memory)",
+    re.IGNORECASE,
+)
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -37,6 +47,25 @@ def kernels_of(model: Any) -> list[str]:
         kernel = getattr(scheme, "kernel", None)
         names.add(type(kernel if kernel is not None else scheme).__name__)
     return sorted(names)
+
+
+def shortage(fault: BaseException, device: str) -> str:
+    """What memory there is, where a lack of it was the fault; otherwise nothing."""
+    if not isinstance(fault, MemoryError) and not MEMORY_WORDS.search(f"{type(fault).__name__}: {fault}"):
+        return ""
+    told = []
+    if device == "cuda":
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        told.append(f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free on the GPU")
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    sizes = {line[0]: int(line[1]) / 2**20 for line in lines}
+    told.append(f"{sizes['MemAvailable:']:.1f} of {sizes['MemTotal:']:.1f} GiB free on the machine")
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        told.append(f"{limit / 2**30:.1f} GiB of addresses allowed to the process")
+    return ", ".join(told)
 
 
 def die_with_parent() -> None:
@@ -129,6 +158,7 @@ class Worker:
         from vllm.platforms import current_platform
 
         self.llm: Any = None
+        self.last_token = 0  # the highest id that the loaded model's tokenizer knows
         self.device = "cpu" if current_platform.is_cpu() else "cuda"
         if self.device == "cpu":
             # vLLM's attention uses AMX tiles without asking the kernel for them, which is an illegal instruction
@@ -143,6 +173,7 @@ class Worker:
                 "vllm": vllm.__version__,
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
+                "compressed-tensors": importlib.metadata.version("compressed-tensors"),
             },
         }
 
@@ -156,6 +187,7 @@ class Worker:
         self.unload(request)
         begin = time.perf_counter()
         self.llm = LLM(model=request["model"], **request["settings"])
+        self.last_token = max(self.llm.get_tokenizer().get_vocab().values())
         return {
             "seconds": time.perf_counter() - begin,
             "kernels": sorted(set().union(*self.llm.apply_model(kernels_of))),
@@ -182,17 +214,22 @@ class Worker:
         return {}
 
     def render(self, conversations: list[list[dict[str, str]]], thinking: bool) -> list[list[int]]:
-        """Token ids of each conversation, by the model's own chat template where it has one."""
+        """Token ids of each conversation, by the model's own chat template."""
         tokenizer = self.llm.get_tokenizer()
+        if not getattr(tokenizer, "chat_template", None):
+            raise Refused(
+                "the model's tokenizer has no chat template, so no conversation can be put to it: its folder needs "
+                "chat_template.jinja, or chat_template in tokenizer_config.json"
+            )
         rendered = []
         for messages in conversations:
-            if getattr(tokenizer, "chat_template", None):
+            try:
                 text = tokenizer.apply_chat_template(
                     messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
                 )
-                rendered.append(tokenizer.encode(text, add_special_tokens=False))
-            else:
-                rendered.append(tokenizer.encode("\n".join(message["content"] for message in messages)))
+            except Exception as fault:  # a template is a program: it may raise anything
+                raise Refused(f"the model's chat template fails: {type(fault).__name__}: {fault}") from fault
+            rendered.append(tokenizer.encode(text, add_special_tokens=False))
         return rendered
 
     def generate(self, request: Request) -> Reply:
@@ -210,24 +247,39 @@ class Worker:
             prompts = self.render(request["conversations"], request["thinking"])
         params = [SamplingParams(**one) for one in request["sampling"]]
         limit = self.llm.llm_engine.model_config.max_model_len
-        for prompt, one in zip(prompts, params, strict=True):
-            if len(prompt) + 1 > limit:
+        chats = request.get("conversations") or [[]] * len(prompts)
+        fits = [len(prompt) < limit for prompt in prompts]
+        for prompt, one, fit, chat in zip(prompts, params, fits, chats, strict=True):
+            if not fit and not any(message["role"] == "assistant" for message in chat):
                 raise Refused(f"a prompt of {len(prompt)} tokens does not fit max_model_len {limit}")
-            one.max_tokens = min(one.max_tokens, limit - len(prompt))
+            one.max_tokens = max(1, min(one.max_tokens, limit - len(prompt)))
+        asked = [{"prompt_token_ids": prompt} for prompt, fit in zip(prompts, fits, strict=True) if fit]
+        params = [one for one, fit in zip(params, fits, strict=True) if fit]
         with Clock(self.device) as clock:
             begin, cpu = time.perf_counter(), time.process_time()
-            outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
+            outputs = iter(self.llm.generate(asked, params, use_tqdm=False) if asked else [])
             seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+        # Where the model's own answers filled the context, its next one was cut off before its first token.
+        full = {"text": "", "tokens": 0, "finish": "length"}
         answers = [
-            {
-                "text": output.outputs[0].text,
-                "tokens": len(output.outputs[0].token_ids),
-                "prompt_tokens": len(output.prompt_token_ids),
-                "finish": output.outputs[0].finish_reason,
-            }
-            for output in outputs
+            self.answer(next(outputs)) if fit else full | {"prompt_tokens": len(prompt)}
+            for prompt, fit in zip(prompts, fits, strict=True)
         ]
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "mhz": clock.mhz, "answers": answers}
+
+    def answer(self, output: Any) -> Reply:
+        """One answer; `bad_bytes` counts what is no UTF-8 in all its tokens: vLLM leaves such bytes out of `text`."""
+        said = output.outputs[0]
+        ids = list(said.token_ids)
+        known = [token for token in ids if token <= self.last_token]
+        return {
+            "text": said.text,
+            "tokens": len(ids),
+            "prompt_tokens": len(output.prompt_token_ids),
+            "finish": said.finish_reason,
+            "unknown": len(ids) - len(known),
+            "bad_bytes": self.llm.get_tokenizer().decode(known).count("\ufffd"),
+        }
 
     def score(self, request: Request) -> Reply:
         """Log-probabilities of each text's tokens, and the `top` likeliest at each position.
@@ -281,6 +333,7 @@ def main() -> None:
                 "error": type(fault).__name__,
                 "message": str(fault)[:2000],
                 "refused": isinstance(fault, Refused),
+                "memory": shortage(fault, worker.device if worker is not None else "cpu"),
             }
         replies.write(json.dumps(reply) + "\n")
 

@@ -20,7 +20,7 @@ from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
 from evaluation.asking import Subject
-from evaluation.engine import Engine, EngineSettings
+from evaluation.engine import Engine, EngineFault, EngineSettings
 from evaluation.judge import Judge
 from evaluation.measure import Measurer
 from evaluation.measurement import Measurement
@@ -138,6 +138,8 @@ class Bench:
             "clock": measured.clock,
             "mhz": measured.mhz,
             "mhz_base": baseline.mhz,
+            "health": {name: one.model_dump() for name, one in measured.health.items()},
+            "health_base": {name: one.model_dump() for name, one in baseline.health.items()},
             "left_out": measured.left_out,
             "kernels": measured.kernels,
         }
@@ -149,10 +151,17 @@ class Bench:
             self.base_engine.unload()
 
     def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Measurement, Score]:
-        """Measure `artifact`, and the base beside it: never against timings from the start of the run."""
+        """Measure `artifact`, and the base beside it: never against timings from the start of the run.
+
+        Raises `EngineFault`, the engine and all it held being gone then: the next model is served by a fresh one.
+        """
         self.progress(f"measuring {artifact.key}")
-        measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
-        return measured, baseline, score(measured, baseline, seed=self.job.seed)
+        try:
+            measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
+            return measured, baseline, score(measured, baseline, seed=self.job.seed)
+        except EngineFault:
+            self.engine.close()
+            raise
 
 
 def furthest(space: Space) -> int:

@@ -22,6 +22,7 @@ from compressors.step import Conversations, Infeasible, StepFault
 from compressors.store import Store
 from compressors.tokens import KEPT
 from evaluation.engine import EngineFault
+from evaluation.health import Health
 from evaluation.judge import JudgeFault
 from search.bases import find_base
 from search.bench import Bench, base_of, traits
@@ -30,7 +31,7 @@ from search.job import Job
 from search.recipe import Recipe
 from search.space import recipes_of
 from search.space_file import REFERENCE, load_space, resolve_path
-from search.start import check_base, check_inputs, check_questions, check_weights
+from search.start import check_base, check_inputs, check_questions, check_template, check_weights
 
 
 def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> dict[str, Any]:
@@ -114,6 +115,8 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
         spec = spec.model_copy(update={"engine": engine})
     base = find_base(baseline) if baseline is not None else folder
     check_questions(spec, base)
+    if folder != base:
+        check_template(folder, turns=1)
     with tempfile.TemporaryDirectory(prefix="squeeze-evaluate-") as scratch:
         job = Job(
             base=base, base_key=base_artifact(base).key, run=Path(scratch), store=Path(scratch) / "store", space=spec,
@@ -139,6 +142,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
             for name, one in measured.benchmarks.items()
         },
         "left_out": measured.left_out,
+        "health": {name: one.model_dump() for name, one in measured.health.items()},
         "engine": measured.engine,
         "device": measured.device,
         "kernels": measured.kernels,
@@ -148,6 +152,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
         f"{'perf':14} {measured.perf:.4f}   {1000 * measured.sec_per_token:.3f} ms a token   {measured.engine}"
     )
     lines += [f"{name:14} left out of perf, since {why}" for name, why in measured.left_out.items()]
+    lines.append(f"{'answers':14} {sum(measured.health.values(), Health())}")
     if baseline is not None:
         told["score"] = score.model_dump()
         lines.append(f"{'score':14} {score.score:.4f} [{score.score_low:.4f}, {score.score_high:.4f}] against {base}")

@@ -17,7 +17,8 @@ Knows nothing of searchers: `sample` draws through any object with Optuna's sugg
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -174,7 +175,9 @@ class Space(BaseModel):
             if step is None:
                 continue
             left.pop(0)
-            for field in (*space.choices, *space.ranges):
+            for field, choices in space.choices.items():
+                params[f"{name}.{field}"] = _as_written(getattr(step, field), choices)
+            for field in space.ranges:
                 params[f"{name}.{field}"] = getattr(step, field)
         drawn = self.sample(_Replay(params))
         if drawn != recipe:
@@ -206,6 +209,11 @@ class _Replay:
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         return min(max(float(self.params.get(name, low)), low), high)
+
+
+def _as_written(value: Any, choices: Iterable[Any]) -> Any:
+    """The choice that gave `value`: a step makes a tuple of what a file can only write as a list."""
+    return next((one for one in choices if json.dumps(one) == json.dumps(value)), value)
 
 
 def _read_step(raw: Any) -> StepSpace:

@@ -107,6 +107,7 @@ def check_questions(spec: Space, folder: Path) -> dict[str, str]:
     try:
         suite = Suite(spec.evaluation, [rung.items for rung in spec.rungs])
         _check_lengths(suite, spec, folder)
+        check_template(folder, max(len(item.turns) for part in suite.slices for item in part.items), spec.thinking)
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     return suite.left_out
@@ -136,6 +137,26 @@ def check_base(folder: Path) -> None:
                 pass
         except (SafetensorError, OSError) as fault:
             raise BadInput(f"the base's weights {path} are damaged: {fault}") from fault
+
+
+def check_template(folder: Path, turns: int, thinking: bool = False) -> None:
+    """A conversation can be put to the model in `folder`: it has a chat template, which renders `turns` questions."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.chat_template:
+        raise BadInput(
+            f"the tokenizer in {folder} has no chat template, and every question is put by one: add "
+            "chat_template.jinja, or chat_template to tokenizer_config.json, from the model's publisher"
+        )
+    chat = [{"role": "user", "content": "1 2 3"}]
+    for _ in range(turns - 1):
+        chat += [{"role": "assistant", "content": "4"}, {"role": "user", "content": "5 6"}]
+    try:
+        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+    except Exception as fault:  # a template is a program: it may raise anything
+        told = f"{turns} question{'s' * (turns > 1)}: {type(fault).__name__}: {fault}"
+        raise BadInput(f"the chat template in {folder} fails on {told}; mend it") from fault
 
 
 def check_weights(folder: Path) -> None:

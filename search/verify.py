@@ -22,6 +22,7 @@ from compressors.files import model_files
 from compressors.tokens import KEPT
 from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine, EngineFault
+from evaluation.health import look
 from evaluation.judge import JudgeFault
 from evaluation.measurement import Measurement
 from search.bench import Bench, base_of, engine_settings
@@ -131,6 +132,7 @@ def load_with_vllm(model: Path, scratch: Path, engine_name: EngineName) -> None:
     try:
         with Engine(engine_settings(engine=engine_name), scratch / "engine.log") as engine:
             engine.load(model)
+            look(engine)
             engine.generate([[{"role": "user", "content": "1 2 3"}]], [Decoding(max_tokens=4)])
     except EngineFault as fault:
         raise RunFailed(f"vLLM cannot serve it: {fault}") from fault

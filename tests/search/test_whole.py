@@ -25,8 +25,10 @@ steps:
   - {step: distill, optional: true, tokens: [20000]}
   - {step: quantize, optional: true, scheme: [W8A8, W4A16]}
   - {step: context, optional: true, max_position_embeddings: [1024]}
+  - {step: generation, optional: true, stop: {fixed: STOPS}}
 seeds:
   - [{step: drop_layers, count: 1}]
+  - [{step: drop_layers, count: 1}, {step: generation, stop: STOPS}]
   - [{step: drop_layers, count: 2}]
   - [{step: drop_layers, count: 2}, {step: distill, tokens: 20000}, {step: quantize, scheme: W8A8},
      {step: context, max_position_embeddings: 1024}]
@@ -41,9 +43,9 @@ eta: 2
 passes: 2
 timing_seconds: 3
 finalists: 2
-trials: 4
+trials: 5
 max_model_len: 1024
-"""
+""".replace("STOPS", str(list(range(2048))))  # every token ends the answer: a model that says nothing
 
 
 def children_of(pid):
@@ -150,9 +152,20 @@ def test_resume_finishes_the_search_without_redoing_rungs(killed, finished):
     assert done
     assert paid(finished).items() >= done.items()
     trials = trials_of(events)
-    assert len(trials) == 4
+    assert len(trials) == 5
     assert all(trial.end is not None for trial in trials.values())
-    assert len({json.dumps(trial.recipe) for trial in trials.values()}) == 4
+    assert len({json.dumps(trial.recipe) for trial in trials.values()}) == 5
+
+
+def test_a_broken_model_ends_its_trial_by_name_and_no_other(finished):
+    trials = trials_of(Ledger(finished / "ledger.jsonl").read())
+    failed = {name: trial.end["reason"] for name, trial in trials.items() if trial.status == "failed"}
+    silent = {name for name, trial in trials.items() if any(step["step"] == "generation" for step in trial.recipe)}
+    assert failed.keys() == silent >= {"t001"}
+    assert all(reason.startswith("ModelFault: the model gives no answer: of ") for reason in failed.values())
+    assert not any(trials[name].rungs for name in silent)
+    assert all(line["health"].keys() == line["health_base"].keys() == {"kmmlu_redux", "komt_bench"}
+               for trial in trials.values() for line in trial.rungs.values())  # fmt: skip
 
 
 def test_the_same_prefix_is_built_once(finished):
@@ -204,14 +217,14 @@ def test_people_get_a_report(finished):
     assert "plotly" in page
     assert 'src="http' not in page
     rows = list(csv.DictReader((finished / "summary.csv").open()))
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert "| t000 |" in (finished / "summary.md").read_text()
 
 
 def test_wandb_has_a_run_for_every_trial(finished):
     names = {path.name for path in finished.glob("wandb/wandb/offline-run-*/run-*.wandb")}
     told = {name.removesuffix(".wandb").removesuffix("-again").rsplit("-", 1)[1] for name in names}
-    assert told == {"t000", "t001", "t002", "t003"}
+    assert told == {f"t00{number}" for number in range(5)}
 
 
 def test_another_trial_can_be_exported_and_verified(finished, tmp_path):
@@ -260,7 +273,7 @@ def test_a_finished_run_resumes_to_itself(finished):
         [SQUEEZE, "resume", str(finished), "--no-verify", "--json"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["trials"] == 4
+    assert json.loads(done.stdout)["trials"] == 5
     assert (finished / "ledger.jsonl").read_bytes() == before
 
 
