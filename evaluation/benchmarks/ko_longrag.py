@@ -17,16 +17,8 @@ from collections import Counter
 from typing import Any
 
 from evaluation.benchmarks.base import BadData, Decoding, Item
-from evaluation.benchmarks.multiple_choice import after_thinking
-
-_REFUSAL = re.compile(
-    r"(?:답|대답|답변|응답|확인|판단)\s*(?:을|를)?\s*(?:할|드릴|하기|찾을)\s*(?:수\s*(?:가\s*)?없|어렵)"
-    r"|(?:알|찾을|확인할|파악할)\s*수\s*(?:가\s*)?없"
-    r"|(?:정보|내용|언급|답|근거|문서)(?:이|가|은|는|도)?\s*(?:[가-힣]+\s+)?"
-    r"(?:없|부족|포함되어 있지 않|나와 있지 않)"
-    r"|언급되(?:어|지)\s*(?:있지\s*)?않|unanswerable|cannot be answered|not (?:mentioned|enough information)",
-    re.IGNORECASE,
-)
+from evaluation.benchmarks.choice_reader import after_thinking
+from evaluation.benchmarks.refusal import refuses
 
 
 def words(text: str) -> list[str]:
@@ -43,11 +35,6 @@ def token_f1(answer: str, reference: str) -> float:
         return float(not said and not wanted)
     precision, recall = common / len(said), common / len(wanted)
     return 2 * precision * recall / (precision + recall)
-
-
-def refuses(text: str) -> bool:
-    """Whether `text` says that there is no answer to be had."""
-    return bool(_REFUSAL.search(unicodedata.normalize("NFC", text)))
 
 
 def _joined(value: Any, separator: str) -> str:

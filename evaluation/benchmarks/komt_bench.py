@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from evaluation.benchmarks.base import BadData, Decoding, Item
-from evaluation.benchmarks.multiple_choice import after_thinking
+from evaluation.benchmarks.choice_reader import after_thinking
 from evaluation.benchmarks.rules import is_rule, passes
 
 
