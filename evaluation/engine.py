@@ -8,6 +8,7 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
                                                      answers [{text, tokens, prompt_tokens, finish}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
+    choose {conversations, options, thinking}     -> logprobs [of each conversation's options, one each]
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
     unload {}                                     -> {}
 
@@ -176,6 +177,15 @@ class Engine:
         sampling = [{"max_tokens": max_tokens, "temperature": temperature, "seed": seed + n} for n in range(len(texts))]
         reply = self._ask("generate", self.settings.answer_timeout, texts=list(texts), sampling=sampling)
         return Generation.model_validate(reply).answers
+
+    def choose(
+        self, conversations: Sequence[list[dict[str, str]]], options: Sequence[Sequence[str]], thinking: bool = False
+    ) -> list[list[float]]:
+        """Of each conversation the log-probability (nats, summed over tokens) that each option is its answer."""
+        request = {"conversations": list(conversations), "options": [list(one) for one in options]}
+        reply = self._ask("choose", self.settings.answer_timeout, thinking=thinking, **request)
+        found: list[list[float]] = reply["logprobs"]
+        return found
 
     def score(self, texts: Sequence[str], top: int, max_tokens: int) -> list[ScoredText]:
         """Log-probabilities of `texts`, each cut to `max_tokens` tokens."""

@@ -15,12 +15,14 @@ from pydantic import BaseModel, ConfigDict
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding
 from evaluation.benchmarks.komt_judged import KoMtJudged
+from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine, EngineFault, ScoredText
 from evaluation.measurement import BenchmarkFigures, Measurement, Timing
 from evaluation.predictions import predictions
 from evaluation.suite import Slice, Suite
 from evaluation.trimmed import in_original_ids, kept_tokens
 
+THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
 TOP = 32  # likeliest tokens kept per position of held-out text
 
 
@@ -73,7 +75,7 @@ class Measurer:
             alone = self.measure(subject, rung)
             return alone, alone
         if self.base_engine is not self.engine:
-            for part in self.suite.up_to(rung):
+            for part in self.suite.timed_up_to(rung):
                 self._take_turns(part, subject, beside)
         return self.measure(subject, rung), self.measure(self.base, rung, beside)
 
@@ -101,6 +103,8 @@ class Measurer:
 
     def _benchmark(self, name: str, subject: Subject, rung: int, beside: str) -> BenchmarkFigures:
         grader = self.suite.graders[name]
+        if isinstance(grader, ByLikelihood):
+            return self._weighed(grader, subject, [part for part in self.suite.up_to(rung) if part.benchmark == name])
         compares = getattr(grader, "needs_base", False)
         grades: dict[str, float] = {}
         passes: list[list[Timing]] = []
@@ -121,6 +125,26 @@ class Measurer:
                 grades[item.id] = grader.grade(item, tuple(record["texts"][number]))
         details = {"exact_match": same / len(grades)} if compares else {}
         return BenchmarkFigures(grades=grades, passes=passes, details=details)
+
+    def _weighed(self, grader: ByLikelihood, subject: Subject, parts: Sequence[Slice]) -> BenchmarkFigures:
+        """Options weighed by their likelihood; each slice is asked once."""
+        grades: dict[str, float] = {}
+        for part in parts:
+            options = [grader.options(item) for item in part.items]
+            # nothing is thought before an option is weighed, so no thinking block is opened either
+            identity = self._identity(subject) | {"weighed": part.fingerprint, "options": options}
+            record = self.store.get(identity)
+            if record is None:
+                self._load(subject)
+                chats = [[{"role": "user", "content": item.turns[0]}] for item in part.items]
+                found = self._engine_of(subject).choose(chats, options)
+                if not all(math.isfinite(value) for one in found for value in one):
+                    raise EngineFault("the model gives log-probabilities that are not numbers to options")
+                record = {"logprobs": found}
+                self.store.put(identity, record)
+            for item, logprobs in zip(part.items, record["logprobs"], strict=True):
+                grades[item.id] = grader.grade_likelihoods(item, logprobs)
+        return BenchmarkFigures(grades=grades, passes=[])
 
     def _answers(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
         identity = self._asked(part, subject, beside)
@@ -156,7 +180,9 @@ class Measurer:
         }
 
     def _decodings(self, part: Slice) -> list[Decoding]:
-        return [self.suite.graders[part.benchmark].decoding(item) for item in part.items]
+        wanted = [self.suite.graders[part.benchmark].decoding(item) for item in part.items]
+        # a thought takes what it takes: the engine cuts this to what the prompt leaves of its context
+        return [one.model_copy(update={"max_tokens": THOUGHT}) for one in wanted] if self.thinking else wanted
 
     def _one_pass(self, part: Slice, engine: Engine) -> Pass:
         """Ask every turn of every item; turn k + 1 goes out together, after all answers to turn k."""

@@ -85,10 +85,12 @@ class Suite:
             rows = read_rows(Path(spec.heldout), ("text",))
             texts = [_text(row["text"], number, spec.heldout) for number, row in enumerate(rows)]
             self.texts = [tuple(part) for part in self._nested(texts)]
-        if not self.graders:
+        if all(weighs(grader) for grader in self.graders.values()):
             also = " beside the held-out text" if self.texts else ""
             out = "".join(f"; left out: {name}, since {why}" for name, why in self.left_out.items())
-            raise BadData(f"nothing to time{out}: name at least one benchmark, or prompts{also}; they make tokens")
+            raise BadData(
+                f"nothing to time{out}: name at least one benchmark that generates, or prompts{also}; they make tokens"
+            )
 
     def up_to(self, rung: int) -> list[Slice]:
         """Every slice that a model at `rung` has answered, in a fixed order."""
@@ -97,6 +99,10 @@ class Suite:
     def texts_up_to(self, rung: int) -> list[tuple[int, tuple[str, ...]]]:
         """(rung, texts) for every part of the held-out text up to `rung`."""
         return [(number, texts) for number, texts in enumerate(self.texts) if number <= rung and texts]
+
+    def timed_up_to(self, rung: int) -> list[Slice]:
+        """Those of them whose answers are generated."""
+        return [part for part in self.up_to(rung) if not weighs(self.graders[part.benchmark])]
 
     def _add(self, benchmark: Benchmark, path: Path) -> None:
         rows = read_rows(path, benchmark.columns)
@@ -132,6 +138,11 @@ class Suite:
     def _nested(self, things: list[T]) -> list[list[T]]:
         ends = [math.ceil(len(things) * fraction) for fraction in self.fractions]
         return [things[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def weighs(benchmark: Benchmark) -> bool:
+    """Whether options are weighed by their likelihood: nothing is generated, so nothing is timed."""
+    return bool(getattr(benchmark, "weighs", False))
 
 
 def _text(value: object, number: int, path: str) -> str:

@@ -174,7 +174,7 @@ class Worker:
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
         answers = [
             {
-                "text": output.outputs[0].text,
+                "text": ("" if "texts" in request else self.opened(output.prompt_token_ids)) + output.outputs[0].text,
                 "tokens": len(output.outputs[0].token_ids),
                 "prompt_tokens": len(output.prompt_token_ids),
                 "finish": output.outputs[0].finish_reason,
@@ -182,6 +182,35 @@ class Worker:
             for output in outputs
         ]
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "answers": answers}
+
+    def opened(self, prompt: list[int]) -> str:
+        """`<think>` where the prompt itself opened the thinking block that the answer goes on with, else nothing.
+
+        A reader would else take thoughts that never ended for the answer.
+        """
+        return "<think>" if self.llm.get_tokenizer().decode(prompt[-8:]).rstrip().endswith("<think>") else ""
+
+    def choose(self, request: Request) -> Reply:
+        """Of each conversation the summed log-probability of each of its `options`, were it the answer."""
+        from vllm import SamplingParams
+
+        tokenizer = self.llm.get_tokenizer()
+        limit = self.llm.llm_engine.model_config.max_model_len
+        asked: list[tuple[int, list[int]]] = []  # where the option begins, and the whole
+        rendered = self.render(request["conversations"], request["thinking"])
+        for prompt, options in zip(rendered, request["options"], strict=True):
+            for option in options:
+                whole = prompt + tokenizer.encode(option, add_special_tokens=False)
+                if len(whole) + 1 > limit:
+                    raise Refused(f"a prompt of {len(whole)} tokens does not fit max_model_len {limit}")
+                asked.append((len(prompt), whole))
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1)
+        outputs = self.llm.generate([{"prompt_token_ids": whole} for _, whole in asked], params, use_tqdm=False)
+        sums = iter(
+            sum(output.prompt_logprobs[place][whole[place]].logprob for place in range(begin, len(whole)))
+            for (begin, whole), output in zip(asked, outputs, strict=True)
+        )
+        return {"logprobs": [[next(sums) for _ in options] for options in request["options"]]}
 
     def score(self, request: Request) -> Reply:
         """Log-probabilities of each text's tokens, and the `top` likeliest at each position.

@@ -29,8 +29,8 @@ _KOREAN = re.compile(rf"(?:{_CANNOT}|{'|'.join(_ABSENT)}){_END}", re.MULTILINE)
 _QUESTION = re.compile(r"(?:답|대답|답변)할 수 없는 (?:질문|문제)(?:입니다|이다|임)")
 _WHOLE = re.compile(
     r"\W*(?:(?:답변|확인|판단|응답)\s*불가(?:능)?|(?:정보|근거|내용)\s*부족|(?:해당|정보|(?:정?답|답변)\s*:?)?\s*없(?:음|다|습니다)|n/a|unanswerable"
-    r"|none|not (?:found in the documents?|specified|mentioned|stated|provided|available|given)|no (?:answer|information)"
-    r"|(?:insufficient|not enough) information|unknown|i (?:do not|don't) know)\W*",
+    r"|none|not (?:found in the documents?|specified|mentioned|stated|provided|available|given)"
+    r"|no (?:answer|information)|(?:insufficient|not enough) information|unknown|i (?:do not|don't) know)\W*",
     re.IGNORECASE,
 )
 _ENGLISH = re.compile(
