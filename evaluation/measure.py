@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.answers import AnswerStore
-from evaluation.benchmarks.base import Decoding
+from evaluation.benchmarks.base import Decoding, Details, Item
 from evaluation.benchmarks.komt_judged import KoMtJudged
 from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine, EngineFault, ScoredText
@@ -109,10 +109,14 @@ class Measurer:
         grades: dict[str, float] = {}
         passes: list[list[Timing]] = []
         same = 0
+        asked: list[Item] = []
+        answers: list[tuple[str, ...]] = []
         for part in (one for one in self.suite.up_to(rung) if one.benchmark == name):
             record = self._answers(part, subject, beside)
             theirs = self._answers(part, self.base, "")["texts"] if compares else None
             passes.append([Timing(**timing) for timing in record["passes"]])
+            asked += part.items
+            answers += [tuple(texts) for texts in record["texts"]]
             if isinstance(grader, KoMtJudged):
                 said = [tuple(texts) for texts in record["texts"]]
                 rated = grader.grade_all(part.items, said)
@@ -124,6 +128,8 @@ class Measurer:
                     same += record["texts"][number] == theirs[number]
                 grades[item.id] = grader.grade(item, tuple(record["texts"][number]))
         details = {"exact_match": same / len(grades)} if compares else {}
+        if isinstance(grader, Details):
+            details = grader.details(asked, answers)
         return BenchmarkFigures(grades=grades, passes=passes, details=details)
 
     def _weighed(self, grader: ByLikelihood, subject: Subject, parts: Sequence[Slice]) -> BenchmarkFigures:

@@ -5,8 +5,9 @@ Knows nothing of engines: it hands out user turns and grades texts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +56,13 @@ class Benchmark(Protocol):
     def grade(self, item: Item, answers: tuple[str, ...]) -> float:
         """0 (worthless) to 1 (right), from one answer a turn."""
         ...
+
+
+@runtime_checkable
+class Details(Protocol):
+    """What a benchmark may add: figures beside its value."""
+
+    def details(self, items: Sequence[Item], answers: Sequence[tuple[str, ...]]) -> dict[str, float]: ...
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
