@@ -15,21 +15,25 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.benchmarks.base import BadData, Benchmark, Item, read_rows
+from evaluation.benchmarks.base import BadData, Benchmark, Item
+from evaluation.benchmarks.hub import Published, rows_of
 from evaluation.benchmarks.komt_bench import KoMtBench
 from evaluation.benchmarks.komt_judged import KoMtJudged, Rates, needs_judge
 from evaluation.benchmarks.likeness import Likeness
 from evaluation.judge import JudgeSpec
 
 T = TypeVar("T")
+ANYWHERE = Published(name="", split="train", first=1000)  # prompts and texts of one's own
 
 
 class SuiteSpec(BaseModel):
-    """Where the questions come from. Paths are files of rows (.jsonl, .json or .parquet)."""
+    """Where the questions come from: files of rows (.jsonl, .json or .parquet), or hub:OWNER/NAME."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    benchmarks: dict[str, str] = Field(default_factory=dict, description="benchmark name to the file of its rows")
+    benchmarks: dict[str, str] = Field(
+        default_factory=dict, description="benchmark name to the file of its rows; hub: is where it was published"
+    )
     prompts: str | None = Field(None, description="unlabelled prompts (column prompt), answered as the base does")
     heldout: str | None = Field(None, description="texts (column text) on which predictions are compared with the base")
     judge: JudgeSpec | None = Field(None, description="who rates answers to benchmarks without right ones")
@@ -78,11 +82,11 @@ class Suite:
             if name not in known:
                 raise BadData(f"unknown benchmark {name}; known: {', '.join(sorted(known))}")
             if name not in self.left_out:
-                self._add(known[name], Path(path))
+                self._add(known[name], path, getattr(known[name], "published", ANYWHERE))
         if spec.prompts is not None:
-            self._add(Likeness(), Path(spec.prompts))
+            self._add(Likeness(), spec.prompts, ANYWHERE)
         if spec.heldout is not None:
-            rows = read_rows(Path(spec.heldout), ("text",))
+            rows = rows_of(spec.heldout, ("text",), ANYWHERE)
             texts = [_text(row["text"], number, spec.heldout) for number, row in enumerate(rows)]
             self.texts = [tuple(part) for part in self._nested(texts)]
         if all(weighs(grader) for grader in self.graders.values()):
@@ -104,8 +108,8 @@ class Suite:
         """Those of them whose answers are generated."""
         return [part for part in self.up_to(rung) if not weighs(self.graders[part.benchmark])]
 
-    def _add(self, benchmark: Benchmark, path: Path) -> None:
-        rows = read_rows(path, benchmark.columns)
+    def _add(self, benchmark: Benchmark, source: str, published: Published) -> None:
+        rows = rows_of(source, benchmark.columns, published)
         if isinstance(benchmark, KoMtBench) and needs_judge(rows):
             judged = self._judged()
             if judged is None:
@@ -118,7 +122,7 @@ class Suite:
             items = items[: self.spec.limit]
         twice = [name for name, times in Counter(item.id for item in items).items() if times > 1]
         if twice:
-            raise BadData(f"{path}: the id {twice[0]} stands there twice; answers are kept by id")
+            raise BadData(f"{source}: the id {twice[0]} stands there twice; answers are kept by id")
         self.graders[benchmark.name] = benchmark
         for rung, part in enumerate(self._nested(items)):
             self.slices.append(Slice(benchmark=benchmark.name, rung=rung, items=tuple(part)))

@@ -87,10 +87,15 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         raise BadData(f"{path} cannot be read as {path.suffix.lstrip('.') or 'jsonl'}: {fault}") from fault
     if not rows:
         raise BadData(f"{path} holds no rows")
+    check_columns(rows, columns, str(path))
+    return rows
+
+
+def check_columns(rows: list[dict[str, Any]], columns: tuple[str, ...], source: str) -> None:
+    """Raise `BadData` naming the first row of `source` that lacks a column."""
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise BadData(f"{path}, row {number}: a row is a mapping of columns, not {row!r:.40}")
+            raise BadData(f"{source}, row {number}: a row is a mapping of columns, not {row!r:.40}")
         missing = [column for column in columns if column not in row]
         if missing:
-            raise BadData(f"{path}, row {number}: no column {', '.join(missing)}; found {', '.join(row)}")
-    return rows
+            raise BadData(f"{source}, row {number}: no column {', '.join(missing)}; found {', '.join(row)}")

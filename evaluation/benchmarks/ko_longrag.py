@@ -21,6 +21,7 @@ from typing import Any
 
 from evaluation.benchmarks.base import BadData, Decoding, Item
 from evaluation.benchmarks.choice_reader import after_thinking
+from evaluation.benchmarks.hub import Published
 from evaluation.benchmarks.refusal import refuses
 
 
@@ -49,6 +50,7 @@ class KoLongRag:
 
     name = "ko_longrag"
     columns = ("id", "titles", "context", "question", "answer", "prompt", "task")
+    published = Published(name="LGAI-EXAONE/Ko-LongRAG", config="ko_longrag", split="test")
     max_tokens = 64
 
     def items(self, rows: list[dict[str, Any]]) -> list[Item]:
