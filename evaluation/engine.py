@@ -9,6 +9,7 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
                                                      answers [{text, tokens, prompt_tokens, finish}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
     choose {conversations, options, thinking}     -> logprobs [of each conversation's options, one each]
+    harness {parts [{task, docs, shots}], thinking} -> values [by part and document], tokens, seconds, cpu_seconds
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
     unload {}                                     -> {}
 
@@ -82,6 +83,17 @@ class Generation(BaseModel):
     seconds: float
     cpu_seconds: float
     answers: list[Answer]
+
+
+class Harnessed(BaseModel):
+    """What lm-eval found: of each part's documents a value, and the tokens and seconds of what was generated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    values: list[list[float]]
+    tokens: int
+    seconds: float
+    cpu_seconds: float
 
 
 class ScoredText(BaseModel):
@@ -186,6 +198,11 @@ class Engine:
         reply = self._ask("choose", self.settings.answer_timeout, thinking=thinking, **request)
         found: list[list[float]] = reply["logprobs"]
         return found
+
+    def harness(self, parts: Sequence[dict[str, Any]], thinking: bool = False) -> Harnessed:
+        """Ask tasks of lm-eval; `parts` name a task, its documents and what its examples are drawn from."""
+        reply = self._ask("harness", self.settings.answer_timeout, parts=list(parts), thinking=thinking)
+        return Harnessed.model_validate(reply)
 
     def score(self, texts: Sequence[str], top: int, max_tokens: int) -> list[ScoredText]:
         """Log-probabilities of `texts`, each cut to `max_tokens` tokens."""

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding, Details, Item
+from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.benchmarks.komt_judged import KoMtJudged
 from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine, EngineFault, ScoredText
 from evaluation.measurement import BenchmarkFigures, Measurement, Timing
 from evaluation.predictions import predictions
-from evaluation.suite import Slice, Suite
+from evaluation.suite import Slice, Suite, weighs
 from evaluation.trimmed import in_original_ids, kept_tokens
 
 THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
@@ -105,6 +106,8 @@ class Measurer:
         grader = self.suite.graders[name]
         if isinstance(grader, ByLikelihood):
             return self._weighed(grader, subject, [part for part in self.suite.up_to(rung) if part.benchmark == name])
+        if weighs(grader):
+            beside = ""  # nothing is timed, so the same answers do beside whomever
         compares = getattr(grader, "needs_base", False)
         grades: dict[str, float] = {}
         passes: list[list[Timing]] = []
@@ -114,7 +117,8 @@ class Measurer:
         for part in (one for one in self.suite.up_to(rung) if one.benchmark == name):
             record = self._answers(part, subject, beside)
             theirs = self._answers(part, self.base, "")["texts"] if compares else None
-            passes.append([Timing(**timing) for timing in record["passes"]])
+            if not weighs(grader):
+                passes.append([Timing(**timing) for timing in record["passes"]])
             asked += part.items
             answers += [tuple(texts) for texts in record["texts"]]
             if isinstance(grader, KoMtJudged):
@@ -157,7 +161,8 @@ class Measurer:
         record = self.store.get(identity)
         if record is None:
             self._load(subject)
-            record = _record([self._one_pass(part, self._engine_of(subject)) for _ in range(self.passes)])
+            times = 1 if weighs(self.suite.graders[part.benchmark]) else self.passes
+            record = _record([self._one_pass(part, self._engine_of(subject)) for _ in range(times)])
             self.store.put(identity, record)
         return record
 
@@ -192,6 +197,11 @@ class Measurer:
 
     def _one_pass(self, part: Slice, engine: Engine) -> Pass:
         """Ask every turn of every item; turn k + 1 goes out together, after all answers to turn k."""
+        grader = self.suite.graders[part.benchmark]
+        if isinstance(grader, HarnessTask):
+            found = engine.harness(grader.parts(part.items), self.thinking)
+            took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
+            return Pass(grader.answers(part.items, found.values), Timing(seconds=took, tokens=found.tokens))
         decodings = self._decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         answers: list[list[str]] = [[] for _ in part.items]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks.base import BadData, Benchmark, Item
+from evaluation.benchmarks.harness_task import PREFIX, HarnessTask
 from evaluation.benchmarks.hub import Published, rows_of
 from evaluation.benchmarks.komt_bench import KoMtBench
 from evaluation.benchmarks.komt_judged import KoMtJudged, Rates, needs_judge
@@ -79,8 +80,12 @@ class Suite:
         self.texts: list[tuple[str, ...]] = []  # held-out texts that each rung adds
         known: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in BENCHMARKS}
         for name, path in spec.benchmarks.items():
+            if name.startswith(PREFIX):
+                task = HarnessTask(name, path)
+                self._place(task, task.items([]), path)
+                continue
             if name not in known:
-                raise BadData(f"unknown benchmark {name}; known: {', '.join(sorted(known))}")
+                raise BadData(f"unknown benchmark {name}; known: {', '.join(sorted(known))}, and {PREFIX}TASK")
             if name not in self.left_out:
                 self._add(known[name], path, getattr(known[name], "published", ANYWHERE))
         if spec.prompts is not None:
@@ -115,7 +120,11 @@ class Suite:
             if judged is None:
                 return
             benchmark = judged
-        items = benchmark.items(rows)
+        self._place(benchmark, benchmark.items(rows), source)
+
+    def _place(self, benchmark: Benchmark, items: list[Item], source: str) -> None:
+        """Cut its items into nested slices, a fixed draw of them at most."""
+        items = list(items)
         # Spread over the file, the same in every run: published files are sorted by subject.
         items.sort(key=lambda item: hashlib.sha256(item.id.encode()).hexdigest())
         if self.spec.limit is not None:

@@ -212,6 +212,16 @@ class Worker:
         )
         return {"logprobs": [[next(sums) for _ in options] for options in request["options"]]}
 
+    def harness(self, request: Request) -> Reply:
+        """lm-eval's tasks, by `harness.py` beside this file: only an engine that is asked for one needs lm-eval."""
+        import harness
+
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        try:
+            return harness.ask(self.llm, request["parts"], request["thinking"])
+        except harness.Unusable as fault:
+            raise Refused(str(fault)) from fault
+
     def score(self, request: Request) -> Reply:
         """Log-probabilities of each text's tokens, and the `top` likeliest at each position.
 
