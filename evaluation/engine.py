@@ -194,9 +194,8 @@ class Engine:
         self, conversations: Sequence[list[dict[str, str]]], options: Sequence[Sequence[str]], thinking: bool = False
     ) -> list[list[float]]:
         """Of each conversation the log-probability (nats, summed over tokens) that each option is its answer."""
-        request = {"conversations": list(conversations), "options": [list(one) for one in options]}
-        reply = self._ask("choose", self.settings.answer_timeout, thinking=thinking, **request)
-        found: list[list[float]] = reply["logprobs"]
+        request = {"conversations": list(conversations), "options": list(options), "thinking": thinking}
+        found: list[list[float]] = self._ask("choose", self.settings.answer_timeout, **request)["logprobs"]
         return found
 
     def harness(self, parts: Sequence[dict[str, Any]], thinking: bool = False) -> Harnessed:

@@ -57,7 +57,7 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
                 evaluation[key] = _resolve_files(evaluation[key], folder)
         if isinstance(evaluation.get("benchmarks"), dict):
             evaluation["benchmarks"] = {
-                name: _resolve_files(path, folder) if isinstance(path, str) else path
+                name: HUB if path == "hub" else _resolve_files(path, folder) if isinstance(path, str) else path
                 for name, path in evaluation["benchmarks"].items()
             }
         if isinstance(evaluation.get("judge"), dict):

@@ -1,7 +1,8 @@
 """Rows of a published data set: read from the hub, or from a local copy. Knows no benchmark's columns or grades.
 
-`hub:` alone is the place where a benchmark was published; `hub:OWNER/NAME` another copy of it, `hub:FOLDER` a folder
-laid out as a repository. Gated sets are read with the token in the environment's HF_TOKEN, by the library itself.
+`hub:` alone is the place where a benchmark was published (a space may write `hub`, which YAML need not have quoted),
+`hub:OWNER/NAME` another copy of it, `hub:FOLDER` a folder laid out as a repository. Gated sets are read with the token
+in the environment's HF_TOKEN, by the library itself.
 """
 
 from __future__ import annotations

@@ -59,6 +59,21 @@ def test_columns_of_another_set_are_named(tmp_path):
         rows_of(f"hub:{folder}", benchmark("ko_longrag").columns, Published(name="", split="test"))
 
 
+def test_a_space_names_the_published_place_in_one_word(tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "steps: [{step: quantize, scheme: W8A8}]\n"
+        "evaluation:\n  benchmarks:\n"
+        "    kmmlu_pro: hub\n    kmmlu_redux: hub:some/copy\n    lm_eval:ifeval: rows.jsonl\n"
+    )
+    found = load_space(str(space)).evaluation.benchmarks
+    assert found == {
+        "kmmlu_pro": "hub:",
+        "kmmlu_redux": "hub:some/copy",
+        "lm_eval:ifeval": str(tmp_path / "rows.jsonl"),
+    }
+
+
 def test_prompts_come_as_they_stream(tmp_path):
     (tmp_path / "data").mkdir()
     parquet.write_table(pa.table({"prompt": [f"{n}?" for n in range(9)]}), tmp_path / "data" / "train-0.parquet")
