@@ -143,7 +143,8 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
         "device": measured.device,
         "kernels": measured.kernels,
     }
-    lines = [f"{name:14} {one['value']:.4f}  ({one['n']} items)" for name, one in told["benchmarks"].items()]
+    wide = max(14, *map(len, told["benchmarks"]))
+    lines = [f"{name:{wide}} {one['value']:.4f}  ({one['n']} items)" for name, one in told["benchmarks"].items()]
     lines.append(
         f"{'perf':14} {measured.perf:.4f}   {1000 * measured.sec_per_token:.3f} ms a token   {measured.engine}"
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -140,11 +140,12 @@ def _quiet() -> Iterator[None]:
     """The harness talks on stdout, warns of its own defaults and draws bars: none of it is for who runs a search."""
     import datasets
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    for name in ("lm_eval", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         if shown:

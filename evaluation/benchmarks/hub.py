@@ -44,8 +44,11 @@ def rows_of(source: str, columns: tuple[str, ...], published: Published) -> list
 
 
 def _load(name: str, published: Published) -> list[dict[str, Any]]:
+    import logging
+
     from datasets import load_dataset
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings of each try: the last one is told
     try:
         if published.first is not None:
             streamed = load_dataset(name, published.config, split=published.split, streaming=True)
