@@ -6,12 +6,12 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     hello {}                                      -> engine, device, device_name, versions
     load {model, settings}                        -> seconds, kernels, max_model_len
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
-                                                     answers [{text, tokens, prompt_tokens, finish}]
+                                                     mhz, answers [{text, tokens, prompt_tokens, finish}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
     choose {conversations, options, thinking}     -> logprobs [of each conversation's options, one each]
-    harness {parts [{task, docs, shots}], thinking} -> values [by part and document], tokens, seconds, cpu_seconds
+    harness {parts [{task, docs, shots}], thinking} -> values, tokens [by part and document], seconds, cpu_seconds
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
-    unload {}                                     -> {}
+    sleep {}, wake {}, unload {}                  -> {}
 
 A request that failed is answered by {error, message, refused}; after a refusal the engine can go on.
 
@@ -59,6 +59,7 @@ class EngineSettings(BaseModel):
     gpu_memory_utilization: float = Field(0.85, description="share of the GPU's memory (the contest's value)")
     kv_cache_gib: int = Field(1, description="KV cache on a CPU, GiB")
     eager: bool = Field(False, description="no CUDA graphs: starts sooner, generates slower; always so on a CPU")
+    sleeps: bool = Field(False, description="on a GPU: able to lend its memory to another engine and to take it back")
     max_logprobs: int = Field(64, description="likeliest tokens a position can report")
     load_timeout: float = Field(900.0, description="seconds before a load counts as hung")
     answer_timeout: float = Field(1800.0, description="seconds before a batch counts as hung")
@@ -82,16 +83,17 @@ class Generation(BaseModel):
 
     seconds: float
     cpu_seconds: float
+    mhz: float | None = Field(None, description="clock of the GPU, or of the processor, while it generated")
     answers: list[Answer]
 
 
 class Harnessed(BaseModel):
-    """What lm-eval found: of each part's documents a value, and the tokens and seconds of what was generated."""
+    """What lm-eval found: of each part's documents a value and the tokens generated, and the seconds of all."""
 
     model_config = ConfigDict(frozen=True)
 
     values: list[list[float]]
-    tokens: int
+    tokens: list[list[int]]
     seconds: float
     cpu_seconds: float
 
@@ -121,6 +123,9 @@ class Engine:
         self.kernels: list[str] = []
         self.max_model_len = 0  # of the loaded model, tokens
         self.loaded: Path | None = None
+        self.asleep = False
+        # A process that can sleep takes its memory by an allocator that outlives the model: it serves one, and ends.
+        self._served = False
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Engine:
@@ -163,15 +168,17 @@ class Engine:
                 env=self._environment(),
                 start_new_session=True,
             )
-        self.loaded, self.about = None, {}
+        self.loaded, self.about, self._served = None, {}, False
 
     def load(self, folder: Path) -> None:
         """Serve the model in `folder` from now on."""
+        if self.settings.sleeps and self._served:
+            self.close()
         self.start()
-        self.loaded = None
+        self.loaded, self.asleep = None, False
         reply = self._ask("load", self.settings.load_timeout, model=str(folder), settings=self._llm_settings(folder))
         self.kernels, self.max_model_len = reply["kernels"], reply["max_model_len"]
-        self.loaded = folder
+        self.loaded, self._served = folder, True
 
     def generate(
         self,
@@ -180,7 +187,10 @@ class Engine:
         thinking: bool = False,
     ) -> Generation:
         """Answer each conversation; greedy unless its decoding says otherwise."""
-        sampling = [{"max_tokens": d.max_tokens, "temperature": d.temperature, "seed": 0} for d in decodings]
+        sampling = [
+            {"max_tokens": d.max_tokens, "temperature": d.temperature, "seed": 0, "ignore_eos": d.exact}
+            for d in decodings
+        ]
         request = {"conversations": list(conversations), "sampling": sampling, "thinking": thinking}
         return Generation.model_validate(self._ask("generate", self.settings.answer_timeout, **request))
 
@@ -208,15 +218,29 @@ class Engine:
         reply = self._ask("score", self.settings.answer_timeout, texts=list(texts), top=top, max_tokens=max_tokens)
         return [ScoredText.model_validate(text) for text in reply["texts"]]
 
+    def sleep(self) -> None:
+        """Lend the GPU's memory to others: the weights wait in main memory until `wake`. Nothing on a CPU."""
+        if self.settings.sleeps and self.loaded is not None and not self.asleep:
+            self._ask("sleep", self.settings.load_timeout)
+            self.asleep = True
+
+    def wake(self) -> None:
+        """Take the memory back; nothing for one that is awake."""
+        if self.asleep:
+            self._ask("wake", self.settings.load_timeout)
+            self.asleep = False
+
     def unload(self) -> None:
-        """Give the model's memory back and keep the process."""
-        if self.loaded is not None:
+        """Give the model's memory back; the process stays, save one that can sleep."""
+        if self.settings.sleeps and self._served:
+            self.close()
+        elif self.loaded is not None:
             self._ask("unload", self.settings.load_timeout)
             self.loaded = None
 
     def close(self) -> None:
         """Kill the process and all it started; returns once they are gone."""
-        process, self._process, self.loaded = self._process, None, None
+        process, self._process, self.loaded, self.asleep = self._process, None, None, False
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
@@ -263,6 +287,7 @@ class Engine:
         return common | {
             "enforce_eager": settings.eager,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "enable_sleep_mode": settings.sleeps,
         }
 
     def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ same, whatever either environment would have shuffled or downloaded. Knows nothi
 import functools
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,8 @@ class Served(TemplateLM):
         self.llm, self.thinking = llm, thinking
         self.tokenizer = llm.get_tokenizer()
         self.limit = llm.llm_engine.model_config.max_model_len
-        self.tokens, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.seconds, self.cpu_seconds = 0.0, 0.0
+        self.lengths: list[int] = []  # tokens generated, by request
 
     @property
     def eot_token_id(self) -> int:
@@ -193,7 +193,7 @@ class Served(TemplateLM):
         outputs = self.llm.generate([{"prompt_token_ids": one} for one in prompts], params, use_tqdm=False)
         self.seconds += time.perf_counter() - begin
         self.cpu_seconds += time.process_time() - cpu
-        self.tokens += sum(len(output.outputs[0].token_ids) for output in outputs)
+        self.lengths += [len(output.outputs[0].token_ids) for output in outputs]
         return [self._said(output.outputs[0].text, request) for output, request in zip(outputs, requests, strict=True)]
 
     def _said(self, text: str, request: Instance) -> str:
@@ -213,7 +213,7 @@ class Served(TemplateLM):
 
 
 def ask(llm: Any, parts: list[dict[str, Any]], thinking: bool) -> dict[str, Any]:
-    """Ask `parts` [{task, docs, shots}] of a loaded model: values [by part and document], tokens, seconds, cpu_seconds.
+    """Ask `parts` [{task, docs, shots}] of a loaded model: values and tokens by part and document, and seconds.
 
     A value is the task's first metric under its first filter. What is weighed is never thought about.
     """
@@ -236,24 +236,29 @@ def ask(llm: Any, parts: list[dict[str, Any]], thinking: bool) -> dict[str, Any]
             request = model.generate_until if model is generated else model.loglikelihood
             for one, said in zip(instances, request(instances, disable_tqdm=True), strict=True):
                 one.resps.append(said)
-    values = [list(_values(task)) for task in tasks]
+        for task in chosen:
+            task.apply_filters()
+    asked = [one for task in tasks if task.OUTPUT_TYPE == "generate_until" for one in task.instances]
+    lengths = {id(one): length for one, length in zip(asked, generated.lengths, strict=True)}
+    found = [[_value(task, of_one) for of_one in _by_document(task)] for task in tasks]
     return {
-        "values": values,
-        "tokens": generated.tokens,
+        "values": found,
+        "tokens": [[sum(lengths.get(id(one), 0) for one in of_one) for of_one in _by_document(task)] for task in tasks],
         "seconds": generated.seconds,
         "cpu_seconds": generated.cpu_seconds,
     }
 
 
-def _values(task: Any) -> Iterator[float]:
-    """Of each document, in order, the first metric under the first filter."""
-    task.apply_filters()
-    metric = next(iter(task.aggregation()))
-    by_document: dict[int, list[Instance]] = {}
+def _by_document(task: Any) -> list[list[Instance]]:
+    """What was asked of each document, in order."""
+    found: dict[int, list[Instance]] = {}
     for one in task.instances:
-        by_document.setdefault(one.doc_id, []).append(one)
-    for _, instances in sorted(by_document.items()):
-        instances.sort(key=lambda one: one.idx)
-        chosen = next(iter(instances[0].filtered_resps))
-        results = task.process_results(instances[0].doc, [one.filtered_resps[chosen] for one in instances])
-        yield float(results[metric])
+        found.setdefault(one.doc_id, []).append(one)
+    return [sorted(found[number], key=lambda one: one.idx) for number in sorted(found)]
+
+
+def _value(task: Any, instances: list[Instance]) -> float:
+    """Of one document the first metric under the first filter."""
+    metric, chosen = next(iter(task.aggregation())), next(iter(instances[0].filtered_resps))
+    results = task.process_results(instances[0].doc, [one.filtered_resps[chosen] for one in instances])
+    return float(results[metric])

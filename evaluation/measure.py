@@ -1,54 +1,34 @@
-"""One measurement: what a model answers, how right that is, and how many seconds its tokens took.
+"""One measurement: what a model answers, how right that is, and how many seconds its tokens took, beside a base.
 
-Asks an engine only what the answer store does not hold. Knows nothing of recipes, searches or scores.
+Candidate and base are timed in turns, B A A B B A, so that drift and a machine's moods meet both alike; on the last
+rung until SpeedNorm is precise enough or the time for that is spent. Knows nothing of recipes or searches.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from pydantic import BaseModel, ConfigDict
 
 from evaluation.answers import AnswerStore
-from evaluation.benchmarks.base import Decoding, Details, Item
+from evaluation.asking import Asker, Record, Subject
+from evaluation.benchmarks.base import Details
 from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.benchmarks.komt_judged import KoMtJudged
 from evaluation.benchmarks.likelihood import ByLikelihood
-from evaluation.engine import Engine, EngineFault, ScoredText
-from evaluation.measurement import BenchmarkFigures, Measurement, Timing
+from evaluation.engine import Engine
+from evaluation.measurement import BenchmarkFigures, Measurement
 from evaluation.predictions import predictions
+from evaluation.speed import speed
 from evaluation.suite import Slice, Suite, weighs
-from evaluation.trimmed import in_original_ids, kept_tokens
-
-THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
-TOP = 32  # likeliest tokens kept per position of held-out text
-
-
-class Subject(BaseModel):
-    """The model that is asked: its folder, and the key that names its content."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str
-    folder: Path
-
-
-class Pass(NamedTuple):
-    """One time through a slice: the answers by item and turn, and what they took."""
-
-    answers: list[list[str]]
-    timing: Timing
 
 
 class Measurer:
     """Measures models with one suite, each against one base.
 
-    Where memory allows, as on a CPU, `base_engine` is another engine that keeps the base loaded: then candidate and
-    base take turns pass by pass, and a machine's changing mood meets both alike. With one engine for both, as on a
-    GPU, the base follows the candidate.
+    `passes` are timed over each slice at every rung. On the last, more follow until the 95 % interval of SpeedNorm is
+    within ± `within`, or `seconds` of wall time are spent on it. With one engine for both, the base follows the
+    candidate and nothing alternates.
     """
 
     def __init__(
@@ -60,217 +40,139 @@ class Measurer:
         store: AnswerStore,
         passes: int,
         thinking: bool = False,
+        within: float = math.inf,
+        seconds: float = 0.0,
     ) -> None:
-        self.engine = engine
-        self.base_engine = base_engine
+        self.asker = Asker(engine, base_engine, base, store, suite.graders, thinking)
         self.base = base
         self.suite = suite
-        self.store = store
         self.passes = passes
-        self.thinking = thinking
+        self.within = within
+        self.seconds = seconds
 
     def measure_pair(self, subject: Subject, rung: int) -> tuple[Measurement, Measurement]:
         """`subject` and the base on everything up to `rung`, the base timed beside it."""
-        beside = f"beside {subject.key}"
         if subject == self.base:
             alone = self.measure(subject, rung)
             return alone, alone
-        if self.base_engine is not self.engine:
-            for part in self.suite.timed_up_to(rung):
-                self._take_turns(part, subject, beside)
+        beside = f"beside {subject.key}"
+        if self._in_turns:
+            parts = self.suite.timed_up_to(rung)
+            self._take_turns(parts, subject, beside, self.passes, rung == self.suite.last_rung)
+            if rung == self.suite.last_rung:
+                self._until_precise(parts, subject, beside)
         return self.measure(subject, rung), self.measure(self.base, rung, beside)
 
     def measure(self, subject: Subject, rung: int, beside: str = "") -> Measurement:
         """Everything up to `rung`; `beside` names the timings wanted, where a model was timed more than once."""
         figures = {name: self._benchmark(name, subject, rung, beside) for name in self.suite.graders}
         if self.suite.texts:
-            parts = self.suite.texts_up_to(rung)
+            parts, limit = self.suite.texts_up_to(rung), self.suite.spec.heldout_tokens
             mine, theirs = (
-                [text for number, texts in parts for text in self._scored(number, texts, who)]
+                [text for number, texts in parts for text in self.asker.scored(number, texts, limit, who)]
                 for who in (subject, self.base)
             )
             figures |= predictions(mine, theirs, subject.folder)
-        engine = self._engine_of(subject)
+        engine = self.asker.engine_of(subject)
         about = engine.start().about
         return Measurement(
             benchmarks=figures,
             engine=about["engine"],
             device=about["device_name"],
             clock=engine.settings.clock,
-            kernels=self._kernels(subject),
+            kernels=self.asker.kernels(subject),
+            versions=about["versions"],
             left_out=self.suite.left_out,
-            turns=self.base_engine is not self.engine,
+            turns=self._in_turns,
         )
+
+    @property
+    def _in_turns(self) -> bool:
+        return self.asker.engine is not self.asker.base_engine
 
     def _benchmark(self, name: str, subject: Subject, rung: int, beside: str) -> BenchmarkFigures:
         grader = self.suite.graders[name]
+        parts = [one for one in self.suite.up_to(rung) if one.benchmark == name]
         if isinstance(grader, ByLikelihood):
-            return self._weighed(grader, subject, [part for part in self.suite.up_to(rung) if part.benchmark == name])
-        if weighs(grader):
-            beside = ""  # nothing is timed, so the same answers do beside whomever
+            return self._weighed(grader, parts, subject)
         compares = getattr(grader, "needs_base", False)
+        beside = "" if weighs(grader) else beside  # nothing is timed, so the same answers do beside whomever
         grades: dict[str, float] = {}
-        passes: list[list[Timing]] = []
+        records: list[Record] = []
         same = 0
-        asked: list[Item] = []
-        answers: list[tuple[str, ...]] = []
-        for part in (one for one in self.suite.up_to(rung) if one.benchmark == name):
-            record = self._answers(part, subject, beside)
-            theirs = self._answers(part, self.base, "")["texts"] if compares else None
-            if not weighs(grader):
-                passes.append([Timing(**timing) for timing in record["passes"]])
-            asked += part.items
-            answers += [tuple(texts) for texts in record["texts"]]
+        for part in parts:
+            record = self._asked(part, subject, beside)
+            theirs = self._asked(part, self.base, "").texts if compares else None
+            records.append(record)
             if isinstance(grader, KoMtJudged):
-                said = [tuple(texts) for texts in record["texts"]]
-                rated = grader.grade_all(part.items, said)
+                rated = grader.grade_all(part.items, [tuple(texts) for texts in record.texts])
                 grades |= {item.id: grade for item, grade in zip(part.items, rated, strict=True)}
                 continue
             for number, item in enumerate(part.items):
                 if theirs is not None:
                     item = item.model_copy(update={"reference": theirs[number]})
-                    same += record["texts"][number] == theirs[number]
-                grades[item.id] = grader.grade(item, tuple(record["texts"][number]))
+                    same += record.texts[number] == theirs[number]
+                grades[item.id] = grader.grade(item, tuple(record.texts[number]))
         details = {"exact_match": same / len(grades)} if compares else {}
         if isinstance(grader, Details):
-            details = grader.details(asked, answers)
-        return BenchmarkFigures(grades=grades, passes=passes, details=details)
+            items = [item for part in parts for item in part.items]
+            details = grader.details(items, [tuple(texts) for record in records for texts in record.texts])
+        timed = [] if weighs(grader) else records
+        return BenchmarkFigures(
+            grades=grades,
+            passes=[record.passes for record in timed],
+            fixed=[record.fixed for record in timed],
+            details=details,
+        )
 
-    def _weighed(self, grader: ByLikelihood, subject: Subject, parts: Sequence[Slice]) -> BenchmarkFigures:
-        """Options weighed by their likelihood; each slice is asked once."""
-        grades: dict[str, float] = {}
-        for part in parts:
-            options = [grader.options(item) for item in part.items]
-            # nothing is thought before an option is weighed, so no thinking block is opened either
-            identity = self._identity(subject) | {"weighed": part.fingerprint, "options": options}
-            record = self.store.get(identity)
-            if record is None:
-                self._load(subject)
-                chats = [[{"role": "user", "content": item.turns[0]}] for item in part.items]
-                found = self._engine_of(subject).choose(chats, options)
-                if not all(math.isfinite(value) for one in found for value in one):
-                    raise EngineFault("the model gives log-probabilities that are not numbers to options")
-                record = {"logprobs": found}
-                self.store.put(identity, record)
-            for item, logprobs in zip(part.items, record["logprobs"], strict=True):
-                grades[item.id] = grader.grade_likelihoods(item, logprobs)
+    def _weighed(self, grader: ByLikelihood, parts: Sequence[Slice], subject: Subject) -> BenchmarkFigures:
+        """Options weighed by their likelihood: there is nothing to time."""
+        grades = {
+            item.id: grader.grade_likelihoods(item, logprobs)
+            for part in parts
+            for item, logprobs in zip(part.items, self.asker.weighed(part, grader, subject), strict=True)
+        }
         return BenchmarkFigures(grades=grades, passes=[])
 
-    def _answers(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
-        identity = self._asked(part, subject, beside)
-        record = self.store.get(identity)
-        if record is None:
-            self._load(subject)
-            times = 1 if weighs(self.suite.graders[part.benchmark]) else self.passes
-            record = _record([self._one_pass(part, self._engine_of(subject)) for _ in range(times)])
-            self.store.put(identity, record)
+    def _asked(self, part: Slice, subject: Subject, beside: str) -> Record:
+        """The slice with as many passes as every rung has, asked now where it was not before."""
+        record = self.asker.record(part, subject, beside)
+        wanted = 1 if weighs(self.suite.graders[part.benchmark]) else self.passes
+        while len(record.passes) < wanted:
+            record = self.asker.ask(part, subject, beside)
         return record
 
-    def _take_turns(self, part: Slice, subject: Subject, beside: str) -> None:
-        """Ask candidate and base the same slice, in the order A B B A A B: drift then favours neither."""
-        mine, theirs = self._asked(part, subject, ""), self._asked(part, self.base, beside)
-        if self.store.get(mine) is not None and self.store.get(theirs) is not None:
-            return
-        self._load(subject)
-        self._load(self.base)
-        done: dict[str, list[Pass]] = {subject.key: [], self.base.key: []}
-        for number in range(self.passes):
-            for who in (subject, self.base) if number % 2 == 0 else (self.base, subject):
-                done[who.key].append(self._one_pass(part, self._engine_of(who)))
-        self.store.put(mine, _record(done[subject.key]))
-        self.store.put(theirs, _record(done[self.base.key]))
+    def _take_turns(self, parts: Sequence[Slice], subject: Subject, beside: str, wanted: int, last: bool) -> None:
+        """Bring candidate and base to `wanted` passes over each slice, in the order B A A B B A.
 
-    def _asked(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
-        """What names an answer record."""
-        return self._identity(subject) | {
-            "slice": part.fingerprint,
-            "decoding": [decoding.model_dump() for decoding in self._decodings(part)],
-            "thinking": self.thinking,
-            "passes": self.passes,
-            "beside": beside,
-        }
+        On the `last` rung the candidate also answers in the base's lengths, the slices that this rung adds: the speed
+        that does not depend on how much a model says.
+        """
+        for number in range(wanted):
+            turns = [(self.base, beside), (subject, "")]
+            for who, tag in turns if number % 2 == 0 else reversed(turns):
+                for part in parts:
+                    if len(self.asker.record(part, who, tag).passes) <= number:
+                        self.asker.ask(part, who, tag)
+                    if who == subject and last and self._can_be_as_long(part):
+                        base = self.asker.record(part, self.base, beside)
+                        if len(self.asker.record(part, who).fixed) <= number:
+                            self.asker.ask_as_long(part, who, base)
 
-    def _decodings(self, part: Slice) -> list[Decoding]:
-        wanted = [self.suite.graders[part.benchmark].decoding(item) for item in part.items]
-        # a thought takes what it takes: the engine cuts this to what the prompt leaves of its context
-        return [one.model_copy(update={"max_tokens": THOUGHT}) for one in wanted] if self.thinking else wanted
+    def _can_be_as_long(self, part: Slice) -> bool:
+        """Whether a slice is of the last rung, and its answers' lengths are ours to say: lm-eval says its own."""
+        harnessed = isinstance(self.suite.graders[part.benchmark], HarnessTask)
+        return part.rung == self.suite.last_rung and not harnessed
 
-    def _one_pass(self, part: Slice, engine: Engine) -> Pass:
-        """Ask every turn of every item; turn k + 1 goes out together, after all answers to turn k."""
-        grader = self.suite.graders[part.benchmark]
-        if isinstance(grader, HarnessTask):
-            found = engine.harness(grader.parts(part.items), self.thinking)
-            took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
-            return Pass(grader.answers(part.items, found.values), Timing(seconds=took, tokens=found.tokens))
-        decodings = self._decodings(part)
-        chats: list[list[dict[str, str]]] = [[] for _ in part.items]
-        answers: list[list[str]] = [[] for _ in part.items]
-        seconds, tokens = 0.0, 0
-        for turn in range(max(len(item.turns) for item in part.items)):
-            asked = [number for number, item in enumerate(part.items) if turn < len(item.turns)]
-            for number in asked:
-                chats[number].append({"role": "user", "content": part.items[number].turns[turn]})
-            done = engine.generate(
-                [chats[number] for number in asked], [decodings[number] for number in asked], self.thinking
-            )
-            seconds += done.cpu_seconds if engine.settings.clock == "cpu" else done.seconds
-            for number, answer in zip(asked, done.answers, strict=True):
-                chats[number].append({"role": "assistant", "content": answer.text})
-                answers[number].append(answer.text)
-                tokens += answer.tokens
-        return Pass(answers, Timing(seconds=seconds, tokens=tokens))
+    def _until_precise(self, parts: Sequence[Slice], subject: Subject, beside: str) -> None:
+        """More passes, two at a time, until SpeedNorm's interval is narrow enough or the time is over."""
+        import numpy as np
 
-    def _scored(self, number: int, texts: Sequence[str], subject: Subject) -> list[ScoredText]:
-        limit = self.suite.spec.heldout_tokens
-        identity = self._identity(subject) | {
-            "heldout": number,
-            "texts": list(texts),
-            "top": TOP,
-            "limit": limit,
-        }
-        record = self.store.get(identity)
-        if record is None:
-            self._load(subject)
-            scored = self._engine_of(subject).score(texts, TOP, limit)
-            broken = [one for one in scored if not all(math.isfinite(value) for value in one.actual)]
-            if broken:
-                raise EngineFault("the model gives log-probabilities that are not numbers on held-out text")
-            record = {"texts": [one.model_dump() for one in scored]}
-            self.store.put(identity, record)
-        found = [ScoredText.model_validate(one) for one in record["texts"]]
-        kept = kept_tokens(subject.folder)
-        return found if kept is None else [in_original_ids(one, kept) for one in found]
-
-    def _engine_of(self, subject: Subject) -> Engine:
-        return self.base_engine if subject == self.base else self.engine
-
-    def _identity(self, subject: Subject) -> dict[str, Any]:
-        engine = self._engine_of(subject)
-        about = engine.start().about
-        return {
-            "artifact": subject.key,
-            "engine": about["engine"],
-            "device": about["device_name"],
-            "settings": engine.settings.model_dump(exclude={"python", "versions", "load_timeout", "answer_timeout"}),
-        }
-
-    def _kernels(self, subject: Subject) -> list[str]:
-        record = self.store.get(self._identity(subject) | {"kernels": True})
-        return list(record["kernels"]) if record is not None else []
-
-    def _load(self, subject: Subject) -> None:
-        engine = self._engine_of(subject)
-        if engine.loaded == subject.folder:
-            return
-        engine.load(subject.folder)
-        named = self._identity(subject) | {"kernels": True}
-        if self.store.get(named) is None:
-            self.store.put(named, {"kernels": engine.kernels})
-        # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
-        warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
-        engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
-
-
-def _record(passes: Sequence[Pass]) -> dict[str, Any]:
-    """What the store keeps of a slice: the texts of the first pass, the timings of all."""
-    return {"texts": passes[0].answers, "passes": [one.timing.model_dump() for one in passes]}
+        begin = time.monotonic()
+        while time.monotonic() - begin < self.seconds:
+            mine = [self.asker.record(part, subject).passes for part in parts]
+            theirs = [self.asker.record(part, self.base, beside).passes for part in parts]
+            told = speed(mine, theirs, True, np.random.default_rng(0))
+            if told.half_width <= self.within:
+                return
+            self._take_turns(parts, subject, beside, min(len(one) for one in mine) + 2, False)

@@ -16,6 +16,7 @@ class Timing(BaseModel):
 
     seconds: float
     tokens: int
+    mhz: float | None = Field(None, description="clock of the processor or GPU meanwhile; None where it is not told")
 
 
 class BenchmarkFigures(BaseModel):
@@ -25,6 +26,10 @@ class BenchmarkFigures(BaseModel):
 
     grades: dict[str, float] = Field(description="by item, 0 to 1")
     passes: list[list[Timing]] = Field(description="by slice, then by pass; empty where nothing is generated")
+    fixed: list[list[Timing]] = Field(
+        default_factory=list,
+        description="by slice: passes in which each answer was as long as the base's; empty for slices without",
+    )
     details: dict[str, float] = Field(default_factory=dict, description="figures beside the value, by name")
 
     @property
@@ -50,6 +55,7 @@ class Measurement(BaseModel):
     device: str
     clock: str
     kernels: list[str]
+    versions: dict[str, str] = Field(default_factory=dict, description="of the engine's environment")
     left_out: dict[str, str] = Field(default_factory=dict, description="benchmarks not in perf, and why")
     turns: bool = Field(False, description="whether passes alternated with the base's, so that pass k met one mood")
 
@@ -62,6 +68,17 @@ class Measurement(BaseModel):
     def passes(self) -> list[list[Timing]]:
         """Timings of all slices of all benchmarks."""
         return [one for figures in self.benchmarks.values() for one in figures.passes]
+
+    @property
+    def fixed(self) -> list[list[Timing]]:
+        """As `passes`, of answers as long as the base's; empty for slices that were not timed so."""
+        return [one for figures in self.benchmarks.values() for one in figures.fixed]
+
+    @property
+    def mhz(self) -> float | None:
+        """Median clock of all passes."""
+        told = [timing.mhz for one in self.passes for timing in one if timing.mhz is not None]
+        return statistics.median(told) if told else None
 
     @property
     def tokens(self) -> int:

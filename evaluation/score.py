@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from evaluation.measurement import Measurement, Timing
+from evaluation.measurement import Measurement
+from evaluation.speed import LEVEL, RESAMPLES, Speed, ratio_draws, speed
 
 if TYPE_CHECKING:
     import numpy as np
-
-LEVEL = 0.95
-RESAMPLES = 2000
 
 
 class Score(BaseModel):
@@ -37,7 +35,14 @@ class Score(BaseModel):
     score: float
     score_low: float
     score_high: float
-    length_ratio: float
+    length_ratio: float = Field(
+        description="tokens generated over the base's: time a token depends on how much is said"
+    )
+    fixed_norm: float | None = Field(
+        None, description="SpeedNorm with every answer as long as the base's; None where that was not timed"
+    )
+    fixed_low: float | None = None
+    fixed_high: float | None = None
 
 
 def combine(perf_norm: float, speed_norm: float) -> float:
@@ -58,7 +63,8 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
     random = np.random.default_rng(seed)
     perf_norm, speed_norm = model.perf / base.perf, 1 - model.sec_per_token / base.sec_per_token
     perf_draws = _perf_draws(model, base, random)
-    speed_draws = 1 - _time_ratio_draws(model, base, random)
+    in_turns = model.turns and base.turns
+    speed_draws = 1 - ratio_draws(model.passes, base.passes, in_turns, random)
     score_draws = np.maximum(0.5 * perf_draws + 0.5 * speed_draws, 0)
     tail = 100 * (1 - LEVEL) / 2
     speed_low, speed_high = np.percentile(speed_draws, [tail, 100 - tail])
@@ -77,7 +83,18 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
         score_low=min(float(score_low), value),
         score_high=max(float(score_high), value),
         length_ratio=model.tokens / base.tokens,
+        **_fixed(model, base, in_turns, random),
     )
+
+
+def _fixed(model: Measurement, base: Measurement, in_turns: bool, random: np.random.Generator) -> dict[str, float]:
+    """Fields of a score at fixed output lengths, over the slices that were timed so."""
+    # Pass k of either met one mood of the machine; what the base was timed after that belongs to later passes.
+    slices = [(own, other[: len(own)]) for own, other in zip(model.fixed, base.passes, strict=False) if own]
+    if not slices:
+        return {}
+    told: Speed = speed([own for own, _ in slices], [other for _, other in slices], in_turns, random)
+    return {"fixed_norm": told.norm, "fixed_low": told.low, "fixed_high": told.high}
 
 
 def _check_comparable(model: Measurement, base: Measurement) -> None:
@@ -106,41 +123,3 @@ def _perf_draws(model: Measurement, base: Measurement, random: np.random.Generat
         mine += means[:, 0]
         theirs += means[:, 1]
     return mine / np.maximum(theirs, 1e-12)
-
-
-def _time_ratio_draws(model: Measurement, base: Measurement, random: np.random.Generator) -> np.ndarray:
-    """Bootstrap draws of the ratio of seconds per token, shape (RESAMPLES,).
-
-    For each slice the median of its passes redrawn; the same draw for both where the two took turns, since pass k
-    then met the same mood of the machine. Draws are spread as Student's t is beside the normal distribution, with as
-    many degrees of freedom as passes tell of noise: a percentile of few passes' draws lies too near.
-    """
-    import numpy as np
-    from scipy.stats import norm, t
-
-    mine, theirs = np.zeros(RESAMPLES), np.zeros(RESAMPLES)
-    for own, other in zip(model.passes, base.passes, strict=True):
-        picks = random.integers(0, len(own), size=(RESAMPLES, len(own)))
-        mine += _medians(own, picks)
-        if not (model.turns and base.turns and len(own) == len(other)):
-            picks = random.integers(0, len(other), size=(RESAMPLES, len(other)))
-        theirs += _medians(other, picks)
-    draws = (mine / model.tokens) / (theirs / base.tokens)
-    freedom = sum(len(own) - 1 for own in model.passes)
-    upper = (1 + LEVEL) / 2
-    wider = float(t.ppf(upper, freedom) / norm.ppf(upper)) if freedom else 1.0
-    centre = np.median(draws)
-    return np.asarray(centre + (draws - centre) * wider)
-
-
-def _medians(passes: list[Timing], picks: np.ndarray) -> np.ndarray:
-    """Median seconds of each draw of passes, shape (RESAMPLES,).
-
-    Few passes look less spread than they are: a bootstrap of n values shows n - 1 over n of their variance.
-    """
-    import numpy as np
-
-    times = np.array([timing.seconds for timing in passes])
-    widen = np.sqrt(len(times) / (len(times) - 1)) if len(times) > 1 else 1.0
-    centre = np.median(times)
-    return centre + (np.median(times[picks], axis=1) - centre) * widen

@@ -101,6 +101,10 @@ class Suite:
                 f"nothing to time{out}: name at least one benchmark that generates, or prompts{also}; they make tokens"
             )
 
+    @property
+    def last_rung(self) -> int:
+        return len(self.fractions) - 1
+
     def up_to(self, rung: int) -> list[Slice]:
         """Every slice that a model at `rung` has answered, in a fixed order."""
         return [part for part in self.slices if part.rung <= rung and part.items]

@@ -12,9 +12,11 @@ import os
 import platform
 import re
 import signal
+import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,64 @@ def device_name(device: str) -> str:
     return platform.machine()
 
 
+class Clock:
+    """Reads a device's clock while it works: `mhz` is the median afterwards, None where the machine does not tell.
+
+    A GPU's twice a second, in under a millisecond. A processor's once, when the work is done: reading takes time of the
+    very processor whose seconds are counted.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.read = gpu_mhz() if device == "cuda" else cpu_mhz
+        self.readings: list[float] = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True) if device == "cuda" else None
+
+    def watch(self) -> None:
+        while True:
+            self.readings += self.read()
+            if self.over.wait(0.5):
+                return
+
+    def __enter__(self) -> "Clock":
+        if self.thread is not None:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        if self.thread is not None:
+            self.thread.join()
+        else:
+            self.readings = self.read()
+
+    @property
+    def mhz(self) -> float | None:
+        return statistics.median(self.readings) if self.readings else None
+
+
+def cpu_mhz() -> list[float]:
+    """The clocks of the processors this process may use, as the kernel tells them."""
+    lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("cpu MHz")]
+    mine = os.sched_getaffinity(0)
+    return [float(line.split(":")[1]) for number, line in enumerate(lines) if number in mine]
+
+
+def gpu_mhz() -> Callable[[], list[float]]:
+    """What reads the SM clock of the GPU in use, through NVML as vLLM carries it; nothing where there is none."""
+    import torch
+    from vllm.third_party import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except pynvml.NVMLError as fault:
+        print(f"no clock is recorded, since NVML does not tell it: {fault}", file=sys.stderr)
+        return list
+    return lambda: [float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))]
+
+
 class Worker:
     """Holds at most one model at a time."""
 
@@ -121,6 +181,15 @@ class Worker:
             "kernels": sorted(self.kernels.names.union(*self.llm.apply_model(kernels_of))),
             "max_model_len": self.llm.llm_engine.model_config.max_model_len,
         }
+
+    def sleep(self, _request: Request) -> Reply:
+        """Weights to main memory, KV cache given up; the engine holds next to nothing of the GPU until `wake`."""
+        self.llm.sleep(level=1)
+        return {}
+
+    def wake(self, _request: Request) -> Reply:
+        self.llm.wake_up()
+        return {}
 
     def unload(self, _request: Request) -> Reply:
         if self.llm is None:
@@ -169,9 +238,10 @@ class Worker:
             if len(prompt) + 1 > limit:
                 raise Refused(f"a prompt of {len(prompt)} tokens does not fit max_model_len {limit}")
             one.max_tokens = min(one.max_tokens, limit - len(prompt))
-        begin, cpu = time.perf_counter(), time.process_time()
-        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
-        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+        with Clock(self.device) as clock:
+            begin, cpu = time.perf_counter(), time.process_time()
+            outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
+            seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
         answers = [
             {
                 "text": ("" if "texts" in request else self.opened(output.prompt_token_ids)) + output.outputs[0].text,
@@ -181,7 +251,7 @@ class Worker:
             }
             for output in outputs
         ]
-        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "answers": answers}
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "mhz": clock.mhz, "answers": answers}
 
     def opened(self, prompt: list[int]) -> str:
         """`<think>` where the prompt itself opened the thinking block that the answer goes on with, else nothing.
@@ -192,25 +262,13 @@ class Worker:
 
     def choose(self, request: Request) -> Reply:
         """Of each conversation the summed log-probability of each of its `options`, were it the answer."""
-        from vllm import SamplingParams
+        import weighing
 
-        tokenizer = self.llm.get_tokenizer()
-        limit = self.llm.llm_engine.model_config.max_model_len
-        asked: list[tuple[int, list[int]]] = []  # where the option begins, and the whole
         rendered = self.render(request["conversations"], request["thinking"])
-        for prompt, options in zip(rendered, request["options"], strict=True):
-            for option in options:
-                whole = prompt + tokenizer.encode(option, add_special_tokens=False)
-                if len(whole) + 1 > limit:
-                    raise Refused(f"a prompt of {len(whole)} tokens does not fit max_model_len {limit}")
-                asked.append((len(prompt), whole))
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1)
-        outputs = self.llm.generate([{"prompt_token_ids": whole} for _, whole in asked], params, use_tqdm=False)
-        sums = iter(
-            sum(output.prompt_logprobs[place][whole[place]].logprob for place in range(begin, len(whole)))
-            for (begin, whole), output in zip(asked, outputs, strict=True)
-        )
-        return {"logprobs": [[next(sums) for _ in options] for options in request["options"]]}
+        try:
+            return {"logprobs": weighing.weigh(self.llm, rendered, request["options"])}
+        except weighing.TooLong as fault:
+            raise Refused(str(fault)) from fault
 
     def harness(self, request: Request) -> Reply:
         """lm-eval's tasks, by `harness.py` beside this file: only an engine that is asked for one needs lm-eval."""

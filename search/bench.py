@@ -19,9 +19,10 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
+from evaluation.asking import Subject
 from evaluation.engine import Engine, EngineSettings
 from evaluation.judge import Judge
-from evaluation.measure import Measurer, Subject
+from evaluation.measure import Measurer
 from evaluation.measurement import Measurement
 from evaluation.score import Score, score
 from evaluation.serves import installed, row
@@ -36,18 +37,19 @@ NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read no
 
 
 class Bench:
-    """Builds and measures recipes of one job. Close it: it owns an engine process."""
+    """Builds and measures recipes of one job; `answers` is where in the run folder it keeps what models said.
 
-    def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing) -> None:
+    Close it: it owns engine processes.
+    """
+
+    def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing, answers: str = "answers") -> None:
         self.job = job
         self.progress = progress
         self.store = Store(job.store)
         settings = engine_settings(job.device, job.space.max_model_len, job.space.engine)
         self.engine = Engine(settings, job.run / "logs" / "engine.log")
-        # A GPU is filled by one model; a CPU has room to keep the base at hand.
-        self.base_engine = self.engine
-        if job.device == "cpu":
-            self.base_engine = Engine(settings, job.run / "logs" / "base-engine.log")
+        # The base stays at hand: on a CPU beside the candidate, on a GPU asleep while the candidate works.
+        self.base_engine = Engine(settings, job.run / "logs" / "base-engine.log")
         spec = job.space.evaluation
         judge = Judge(spec.judge, AnswerStore(self.store.cache / "judge")) if spec.judge is not None else None
         suite = Suite(spec, [rung.items for rung in job.space.rungs], judge, job.left_out)
@@ -56,9 +58,11 @@ class Bench:
             self.base_engine,
             Subject(key=job.base_key, folder=job.base),
             suite,
-            AnswerStore(job.run / "answers"),
+            AnswerStore(job.run / answers),
             job.space.passes,
             job.space.thinking,
+            job.space.within,
+            job.space.timing_seconds,
         )
         self._data: Conversations | None = None
         self._furthest = furthest(job.space)
@@ -107,7 +111,7 @@ class Bench:
             before_work=self._make_room,
             furthest=self._furthest,
         )
-        measured, result = self.measure(built.artifact, number)
+        measured, baseline, result = self.measure(built.artifact, number)
         return {
             "event": "rung",
             "recipe": recipe.to_list(),
@@ -130,21 +134,25 @@ class Bench:
             "stages": [_stage_line(stage) for stage in built.stages],
             "engine": measured.engine,
             "device": measured.device,
+            "versions": measured.versions,
             "clock": measured.clock,
+            "mhz": measured.mhz,
+            "mhz_base": baseline.mhz,
             "left_out": measured.left_out,
             "kernels": measured.kernels,
         }
 
     def _make_room(self) -> None:
-        """On a GPU the engine holds nearly all of the memory: a step needs it first."""
+        """On a GPU the engines hold nearly all of the memory: a step needs it first."""
         if self.job.device != "cpu":
             self.engine.unload()
+            self.base_engine.unload()
 
-    def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Score]:
+    def measure(self, artifact: Artifact, number: int) -> tuple[Measurement, Measurement, Score]:
         """Measure `artifact`, and the base beside it: never against timings from the start of the run."""
         self.progress(f"measuring {artifact.key}")
         measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
-        return measured, score(measured, baseline, seed=self.job.seed)
+        return measured, baseline, score(measured, baseline, seed=self.job.seed)
 
 
 def furthest(space: Space) -> int:
@@ -162,6 +170,7 @@ def engine_settings(device: str | None = None, max_model_len: int = 4096, engine
     return EngineSettings(
         device=device,
         clock="cpu" if device == "cpu" else "wall",
+        sleeps=device == "cuda",
         python=environment.python,
         versions=dict(environment.versions),
         max_model_len=max_model_len,

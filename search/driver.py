@@ -19,6 +19,7 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from search.bench import traits
 from search.errors import BadInput, RunFailed
+from search.finals import measure_finalists
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, trials_of
 from search.recipe import Recipe
@@ -64,6 +65,16 @@ class Scribe:
         self.ledger.append(line)
         self.watch.rung(line)
         self.wandb_log.rung(line)
+
+    def again(self, line: dict[str, Any]) -> None:
+        self.ledger.append(line)
+        self.watch.again(line)
+        self.wandb_log.again(line)
+
+    def fell(self, name: str, recipe: list[dict[str, Any]], status: str, reason: str) -> None:
+        """A trial that had ended well and did not stand a second look."""
+        self.ended.discard(name)
+        self.end(name, recipe, status, reason)
 
     def end(self, name: str, recipe: list[dict[str, Any]], status: str, reason: str) -> None:
         if name in self.ended:
@@ -125,9 +136,12 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     try:
         with _terminated_as_interrupted(job.run):
             tuner.fit()
+            complete = searcher.exhausted and not searcher.running
+            if complete or job.hours is not None:
+                measure_finalists(job, lambda: trials_of(scribe.ledger.read()).values(), resources, scribe)
     finally:
         ray.shutdown()
-    return searcher.exhausted and not searcher.running
+    return complete
 
 
 @contextlib.contextmanager

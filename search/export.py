@@ -32,7 +32,7 @@ def pick(trials: list[TrialRecord], how: str, last_rung: int) -> TrialRecord:
         "speed": lambda line: -line["speed_norm"],
     }
     if how in best:
-        return min(full, key=lambda trial: best[how](trial.rungs[last_rung]))
+        return min(full, key=lambda trial: best[how](trial.line))
     for trial in full:
         if trial.name == how:
             return trial
@@ -44,7 +44,7 @@ def export(job: Job, how: str, target: Path) -> TrialRecord:
     """Write the model of a trial as `target`. Raises `BadInput`, or `RunFailed` when the store lost or damaged it."""
     trials = list(trials_of(Ledger(job.run / "ledger.jsonl").read()).values())
     trial = pick(trials, how, job.last_rung)
-    line = trial.rungs[job.last_rung]
+    line = trial.line
     folder = artifact_folder(job, line["artifact"])
     if line["artifact"] != job.base_key and not Store(job.store).verify(line["artifact"]):
         raise RunFailed(f"artifact {line['artifact']} is damaged in the store: resume the run to build it again")

@@ -1,6 +1,7 @@
 """The ledger: one JSON line an event, appended and fsynced. What stands here is true; everything else is read from it.
 
-Events: `rung` (a trial finished a rung), `end` (a trial's status and reason), `baseline` is part of each rung line.
+Events: `rung` (a trial finished a rung), `end` (a trial's status and reason; the last one counts), `again` (one of the
+best was measured in full once more, from nothing; a line like the rung's). The baseline is part of each.
 One writer, the driver; readers tolerate a last line cut off by a crash.
 """
 
@@ -64,6 +65,7 @@ class TrialRecord:
     def __init__(self, name: str) -> None:
         self.name = name
         self.rungs: dict[int, dict[str, Any]] = {}
+        self.again: dict[str, Any] | None = None
         self.end: dict[str, Any] | None = None
 
     @property
@@ -75,8 +77,17 @@ class TrialRecord:
 
     @property
     def last(self) -> dict[str, Any] | None:
-        """The line of the highest finished rung."""
+        """The line of the highest finished rung; of its second measurement where there was one."""
+        if self.again is not None:
+            return self.again
         return self.rungs[max(self.rungs)] if self.rungs else None
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """`last` of a trial that has one. Raises `LookupError`."""
+        if self.last is None:
+            raise LookupError(f"trial {self.name} finished no rung")
+        return self.last
 
     @property
     def status(self) -> str:
@@ -90,6 +101,8 @@ def trials_of(events: Iterable[dict[str, Any]]) -> dict[str, TrialRecord]:
         trial = trials.setdefault(event["trial"], TrialRecord(event["trial"]))
         if event["event"] == "rung":
             trial.rungs[event["rung"]] = event
+        elif event["event"] == "again":
+            trial.again = event
         elif event["event"] == "end":
             trial.end = event
     return trials
@@ -98,4 +111,4 @@ def trials_of(events: Iterable[dict[str, Any]]) -> dict[str, TrialRecord]:
 def ranked(trials: Iterable[TrialRecord], last_rung: int) -> list[TrialRecord]:
     """Trials measured in full, best score first: what was stopped early is not compared with what was not."""
     full = [trial for trial in trials if last_rung in trial.rungs and trial.status in {FINISHED, STOPPED}]
-    return sorted(full, key=lambda trial: -float(trial.rungs[last_rung]["score"]))
+    return sorted(full, key=lambda trial: -float(trial.line["score"]))

@@ -17,7 +17,8 @@ from search.recipe import Recipe
 
 COLUMNS = (
     "trial", "status", "rung", "score", "score_low", "score_high", "perf_norm", "speed_norm", "perf", "perf_base",
-    "sec_per_token", "sec_per_token_base", "length_ratio", "size_mb", "seconds", "cached_steps", "recipe", "reason",
+    "sec_per_token", "sec_per_token_base", "length_ratio", "fixed_norm", "fixed_low", "fixed_high", "first_score",
+    "size_mb", "seconds", "cached_steps", "recipe", "reason",
 )  # fmt: skip
 
 
@@ -57,12 +58,12 @@ def status_of(job: Job) -> dict[str, Any]:
         f"steps: {told['steps_built']} built, {told['steps_from_store']} served from the store",
     ]
     if full:
-        best = full[0].rungs[job.last_rung]
+        best = full[0].line
         told["best"] = {
             key: best[key] for key in ("trial", "score", "score_low", "score_high", "perf_norm", "speed_norm")
         }
         told["best"]["recipe"] = str(Recipe.of(best["recipe"]))
-        others = [trial.name for trial in full[1:] if trial.rungs[job.last_rung]["score_high"] >= best["score_low"]]
+        others = [trial.name for trial in full[1:] if trial.line["score_high"] >= best["score_low"]]
         told["ties"] = others
         lines.append(
             f"best: {best['trial']}  score {best['score']:.4f} [{best['score_low']:.4f}, {best['score_high']:.4f}]  "
@@ -93,7 +94,8 @@ def row_of(trial: TrialRecord, last_rung: int) -> dict[str, Any]:
     return {column: line.get(column) for column in COLUMNS} | {
         "trial": trial.name,
         "status": trial.status,
-        "rung": f"{len(trial.rungs)}/{last_rung + 1}",
+        "rung": f"{len(trial.rungs)}/{last_rung + 1}" + " twice" * (trial.again is not None),
+        "first_score": trial.rungs[last_rung]["score"] if trial.again is not None else None,
         "size_mb": line["size_bytes"] / 1e6 if line else None,
         "seconds": sum(stage["seconds"] for stage in stages),
         "cached_steps": sum(stage["cached"] for stage in stages),

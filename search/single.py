@@ -121,7 +121,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
         )  # fmt: skip
         with Bench(job) as bench:
             try:
-                measured, score = bench.measure(base_of(folder), job.last_rung)
+                measured, _, score = bench.measure(base_of(folder), job.last_rung)
             except (EngineFault, JudgeFault, ValueError) as fault:
                 raise RunFailed(str(fault)) from fault
     told: dict[str, Any] = {

@@ -97,7 +97,12 @@ class Space(BaseModel):
     rungs: tuple[Rung, ...] = DEFAULT_RUNGS
     eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
     engine: EngineName = Field("own", description="own: this environment's vLLM; contest: 0.14.1, see `make contest`")
-    passes: int = Field(3, ge=1, description="timed passes over each slice of items")
+    passes: int = Field(3, ge=1, description="timed passes over each slice of items, at every rung")
+    within: float = Field(
+        0.01, gt=0, description="on the last rung passes go on until SpeedNorm's 95 % interval is within ± this"
+    )
+    timing_seconds: float = Field(60.0, ge=0, description="or until this many more seconds of timing are spent")
+    finalists: int = Field(3, ge=0, description="how many of the best are measured again before one is the winner")
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")

@@ -105,7 +105,7 @@ def _claim(model: Path, job: Job) -> dict[str, Any]:
     """The ledger's full measurement of the very model in the zip. Raises `BadSubmission` when there is none."""
     files = {path.name: file_hash(path) for path in model_files(model)}
     for trial in ranked(trials_of(Ledger(job.run / "ledger.jsonl").read()).values(), job.last_rung):
-        line = trial.rungs[job.last_rung]
+        line = trial.line
         try:
             folder = artifact_folder(job, line["artifact"])
         except RunFailed:
@@ -141,7 +141,7 @@ def _score_again(model: Path, job: Job, line: dict[str, Any], scratch: Path) -> 
     alone = job.model_copy(update={"run": scratch / "run"})
     with Bench(alone) as bench:
         try:
-            measured, again = bench.measure(base_of(model), job.last_rung)
+            measured, _, again = bench.measure(base_of(model), job.last_rung)
         except (EngineFault, JudgeFault, ValueError) as fault:
             why = "the judge gives no verdict" if isinstance(fault, JudgeFault) else "vLLM cannot serve it"
             raise RunFailed(f"{why}: {fault}") from fault

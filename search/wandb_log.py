@@ -33,6 +33,12 @@ class WandbLog:
         figures["seconds"] = sum(stage["seconds"] for stage in line["stages"])
         self._guard(lambda: self._run(line["trial"], line["recipe"]).log(figures, step=line["rung"]))
 
+    def again(self, line: dict[str, Any]) -> None:
+        """The second measurement of one of the best, as a W&B run of its own: the first one's has ended."""
+        name = f"{line['trial']}-again"
+        self.rung(line | {"trial": name})
+        self.ended(name, line["recipe"], "finished", "")
+
     def ended(self, trial: str, recipe: list[dict[str, Any]], status: str, reason: str) -> None:
         def finish() -> None:
             run = self._run(trial, recipe)

@@ -60,6 +60,16 @@ class Watch:
             f"speed {line['speed_norm']:+.3f}  {row['recipe']}"
         )
 
+    def again(self, line: dict[str, Any]) -> None:
+        """One of the best was measured a second time."""
+        row = self.rows.setdefault(line["trial"], {"recipe": str(Recipe.of(line["recipe"])), "status": "finished"})
+        row["line"] = line
+        self._draw(
+            f"{self._clock()} {line['trial']} measured again  score {line['score']:.4f} "
+            f"[{line['score_low']:.4f}, {line['score_high']:.4f}]  perf {line['perf_norm']:.3f}  "
+            f"speed {line['speed_norm']:+.3f}"
+        )
+
     def ended(self, trial: str, recipe: Recipe, status: str, reason: str) -> None:
         row = self.rows.setdefault(trial, {"line": None})
         row |= {"recipe": str(recipe), "status": status}

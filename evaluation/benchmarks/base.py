@@ -23,6 +23,11 @@ class Decoding(BaseModel):
 
     max_tokens: int = Field(description="generated tokens at most")
     temperature: float = Field(0.0, description="0 is greedy")
+    exact: bool = Field(False, description="go on past the end of the answer, to exactly max_tokens")
+
+    def as_long(self, tokens: int) -> Decoding:
+        """The same, for an answer of exactly `tokens` tokens."""
+        return self.model_copy(update={"max_tokens": max(1, tokens), "exact": True})
 
 
 class Item(BaseModel):

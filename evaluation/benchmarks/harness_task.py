@@ -14,11 +14,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evaluation.benchmarks.base import BadData, Decoding, Item, read_rows
 from evaluation.benchmarks.hub import HUB
 
+T = TypeVar("T")
 PREFIX = "lm_eval:"
 KINDS = (".jsonl", ".json", ".parquet")
 ABSENT = {"livecodebench": "lm-eval has no task of LiveCodeBench, which would have to run what a model writes"}
@@ -58,10 +59,10 @@ class HarnessTask:
             by_task.setdefault(item.category, []).append(item.reference["doc"])
         return [{"task": task, "docs": docs, "shots": self._shots[task]} for task, docs in by_task.items()]
 
-    def answers(self, items: Sequence[Item], values: Sequence[Sequence[float]]) -> list[list[str]]:
-        """The harness's values, by part and document, in the order of `items`."""
-        by_task = {part["task"]: iter(found) for part, found in zip(self.parts(items), values, strict=True)}
-        return [[repr(next(by_task[item.category]))] for item in items]
+    def in_order(self, items: Sequence[Item], told: Sequence[Sequence[T]]) -> list[T]:
+        """What was told by part and document, in the order of `items`."""
+        by_task = {part["task"]: iter(found) for part, found in zip(self.parts(items), told, strict=True)}
+        return [next(by_task[item.category]) for item in items]
 
     def _read(self, source: str) -> list[Item]:
         for name, why in ABSENT.items():

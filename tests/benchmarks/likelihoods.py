@@ -46,7 +46,7 @@ def main() -> None:
                 print(f"  {int(same)} of {len(items)} choices alike")
                 for task in tasks:
                     done = engine.harness(task.parts(task.items([])))
-                    print(f"  {task.name}: {done.values[0]}, {done.tokens} tokens")
+                    print(f"  {task.name}: {done.values[0]}, {sum(done.tokens[0])} tokens")
 
 
 if __name__ == "__main__":

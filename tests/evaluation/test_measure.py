@@ -3,9 +3,10 @@
 import pytest
 
 from evaluation.answers import AnswerStore
+from evaluation.asking import Asker, Subject
 from evaluation.benchmarks.base import BadData
 from evaluation.engine import Engine
-from evaluation.measure import Measurer, Subject
+from evaluation.measure import Measurer
 from evaluation.reference import HELDOUT, ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 
@@ -90,40 +91,84 @@ def test_the_base_is_timed_beside_each_candidate(engine, tmp_path, asked):
         assert model.perf == pytest.approx(base.perf, abs=0.05)
 
 
-def test_with_an_engine_of_its_own_the_base_takes_turns(engine, tmp_path):
-    """Order A B B A A B, in every slice; the base stays loaded, the candidate's answers are its own."""
+def test_candidate_and_base_take_turns(engine, tmp_path):
+    """Order B A A B B A; the base stays loaded, the candidate's answers are its own."""
     order = []
-
-    class Told(Engine):
-        """The same warm engine under two names, telling which of them is asked."""
-
-        def __init__(self, name):
-            super().__init__(engine.settings, engine.log)
-            self.name = name
-            self.about = engine.about
-
-        def launch(self):
-            pass
-
-        def load(self, folder):
-            engine.load(folder)
-            self.loaded, self.kernels = folder, engine.kernels
-
-        def generate(self, conversations, decodings, thinking=False):
-            order.append(self.name)
-            return engine.generate(conversations, decodings, thinking)
-
     whole = suite(tmp_path, benchmarks={}, heldout=None)
     store = AnswerStore(tmp_path / "answers")
-    measurer = Measurer(Told("A"), Told("B"), BASE, whole, store, passes=3)
+    measurer = Measurer(Told("A", engine, order), Told("B", engine, order), BASE, whole, store, passes=3)
     model, base = measurer.measure_pair(Subject(key="candidate", folder=MODEL), 1)
     slices = len(model.passes)
-    # each warms up once when it is loaded; then, for every slice, the turns; last, the base's own reference answers
-    assert order[: 2 + 6 * slices] == ["A", "B", *["A", "B", "B", "A", "A", "B"] * slices]
+    # each warms up once when it is loaded; all slices, turn by turn; last, the base's own reference answers
+    turns = [who for who in "BAABBA" for _ in range(slices)]
+    assert order[: 2 + 6 * slices] == ["B", *turns[:slices], "A", *turns[slices:]]
     assert set(order[2 + 6 * slices :]) == {"B"}
     assert model.turns
     assert base.turns
     assert all(len(passes) == 3 for passes in (*model.passes, *base.passes))
+    # the same model answers in the same lengths: that is its speed at fixed lengths too, on what the last rung adds
+    assert [len(passes) for passes in model.fixed] == [0, 3]
+    assert model.fixed[1] == model.passes[1]
+
+
+class Told(Engine):
+    """The same warm engine under two names, telling which of them is asked."""
+
+    def __init__(self, name, engine, order):
+        super().__init__(engine.settings, engine.log)
+        self.name, self.real, self.order = name, engine, order
+        self.about = engine.about
+
+    def launch(self):
+        pass
+
+    def load(self, folder):
+        self.real.load(folder)
+        self.loaded, self.kernels = folder, self.real.kernels
+
+    def generate(self, conversations, decodings, thinking=False):
+        self.order.append(self.name)
+        return self.real.generate(conversations, decodings, thinking)
+
+
+@pytest.mark.parametrize(("within", "seconds", "more"), [(10.0, 60.0, False), (0.0, 1.0, True), (0.0, 0.0, False)])
+def test_on_the_last_rung_passes_go_on_until_the_interval_or_the_time_ends(engine, tmp_path, within, seconds, more):
+    whole = suite(tmp_path, benchmarks={}, heldout=None)
+    store = AnswerStore(tmp_path / "answers")
+    engines = (Told("A", engine, []), Told("B", engine, []))
+    measurer = Measurer(*engines, BASE, whole, store, passes=2, within=within, seconds=seconds)
+    candidate = Subject(key="candidate", folder=MODEL)
+    low, _ = measurer.measure_pair(candidate, 0)
+    assert [len(passes) for passes in low.passes] == [2]
+    model, base = measurer.measure_pair(candidate, 1)
+    counts = {len(passes) for passes in (*model.passes, *base.passes)}
+    assert len(counts) == 1
+    assert counts.pop() % 2 == 0
+    assert any(len(passes) > 2 for passes in model.passes) == more
+
+
+def test_fixed_lengths_are_the_bases(engine, tmp_path):
+    """A model that says less is timed on as many tokens as the base said, each turn after the base's own words."""
+    whole = suite(tmp_path, prompts=None, heldout=None, benchmarks={"komt_bench": str(ITEMS / "komt_bench.jsonl")})
+    asker = Asker(engine, engine, BASE, AnswerStore(tmp_path / "answers"), whole.graders)
+    part = whole.up_to(1)[0]
+    candidate = Subject(key="candidate", folder=MODEL)
+    said = asker.ask(part, candidate)
+    longer = said.model_copy(update={"tokens": [[count + 3 for count in turns] for turns in said.tokens]})
+    asked = []
+    real = engine.generate
+    engine.generate = lambda chats, *rest: asked.append(chats) or real(chats, *rest)
+    try:
+        timed = asker.ask_as_long(
+            part, candidate, longer.model_copy(update={"texts": [["so", "so"]] * len(part.items)})
+        )
+    finally:
+        del engine.generate
+    assert timed.fixed[0].tokens == sum(sum(turns) for turns in longer.tokens) != said.passes[0].tokens
+    assert timed.passes == said.passes
+    two = [item for item in part.items if len(item.turns) == 2]
+    assert two
+    assert all(chat[1] == {"role": "assistant", "content": "so"} for chat in asked[1])
 
 
 def test_slices_are_nested_and_cover_everything(tmp_path):

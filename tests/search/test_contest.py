@@ -26,6 +26,7 @@ evaluation:
 calibration: reference:text/calibration.jsonl
 rungs: [{items: 1.0, tokens: 1.0}]
 passes: 2
+timing_seconds: 0
 max_model_len: 1024
 """
 

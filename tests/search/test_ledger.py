@@ -46,3 +46,17 @@ def test_only_what_was_measured_in_full_is_ranked():
     assert [trial.name for trial in ranked(trials.values(), last_rung=2)] == ["t002", "t000"]
     assert trials["t003"].last is None
     assert trials["t003"].status == "infeasible"
+
+
+def test_a_second_measurement_takes_the_place_of_the_first():
+    events = [
+        rung_line("t000", 2, 0.6), end_line("t000", "finished"),
+        rung_line("t001", 2, 0.7), end_line("t001", "finished"),
+        rung_line("t001", 2, 0.5) | {"event": "again"},
+    ]  # fmt: skip
+    trials = trials_of(events)
+    assert [trial.name for trial in ranked(trials.values(), last_rung=2)] == ["t000", "t001"]
+    assert trials["t001"].rungs[2]["score"] == 0.7
+    assert trials["t001"].line["score"] == 0.5
+    fallen = trials_of([*events, end_line("t000", "failed", reason="measured again: it never stops")])
+    assert [trial.name for trial in ranked(fallen.values(), last_rung=2)] == ["t001"]

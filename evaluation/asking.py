@@ -1,0 +1,226 @@
+"""Asks models through engines, and pays for no answer twice: what was asked before is read from the answer store.
+
+A record holds what a model said to one slice of items: the texts and lengths of the first pass, the timing of every
+pass. `beside` names whose passes alternated with it: the base has a record for each candidate it was timed beside.
+Knows nothing of grades.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from evaluation.answers import AnswerStore
+from evaluation.benchmarks.base import Benchmark, Decoding
+from evaluation.benchmarks.harness_task import HarnessTask
+from evaluation.benchmarks.likelihood import ByLikelihood
+from evaluation.engine import Engine, EngineFault, ScoredText
+from evaluation.measurement import Timing
+from evaluation.suite import Slice
+from evaluation.trimmed import in_original_ids, kept_tokens
+
+THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
+TOP = 32  # likeliest tokens kept per position of held-out text
+
+Lengths = Sequence[Sequence[int]]  # tokens by item and turn
+
+
+class Subject(BaseModel):
+    """The model that is asked: its folder, and the key that names its content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str
+    folder: Path
+
+
+class Record(BaseModel):
+    """What the store keeps of one slice asked of one model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    texts: list[list[str]] = []  # by item and turn, of the first pass
+    tokens: list[list[int]] = []  # as many as `texts`
+    passes: list[Timing] = []
+    fixed: list[Timing] = []  # passes in which each answer was as long as the base's, after the base's words
+
+
+class Asker:
+    """Keeps a base and one candidate at hand.
+
+    `engine` serves candidates. `base_engine` may be another, which keeps the base: beside it on a CPU, asleep on a GPU
+    while the other works, which one model fills.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        base_engine: Engine,
+        base: Subject,
+        store: AnswerStore,
+        graders: Mapping[str, Benchmark],
+        thinking: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.base_engine = base_engine
+        self.base = base
+        self.store = store
+        self.graders = graders
+        self.thinking = thinking
+
+    def engine_of(self, subject: Subject) -> Engine:
+        return self.base_engine if subject == self.base else self.engine
+
+    def record(self, part: Slice, subject: Subject, beside: str = "") -> Record:
+        """What is known of the slice; an empty record when it was never asked."""
+        found = self.store.get(self._name(part, subject, beside))
+        return Record.model_validate(found) if found is not None else Record()
+
+    def ask(self, part: Slice, subject: Subject, beside: str = "") -> Record:
+        """One more pass: ask every turn of every item, and keep what was said and how long it took."""
+        texts, tokens, timing = self._pass(part, subject, None)
+        known = self.record(part, subject, beside)
+        if not known.passes:
+            known = Record(texts=texts, tokens=tokens)
+        known = known.model_copy(update={"passes": [*known.passes, timing]})
+        self._keep(part, subject, beside, known)
+        return known
+
+    def ask_as_long(self, part: Slice, subject: Subject, base: Record) -> Record:
+        """One more pass in which each answer is as long as the base's was, each turn after the base's words.
+
+        A model that answers in the base's lengths and needs no second turn has done that already.
+        """
+        known = self.record(part, subject)
+        if known.tokens == base.tokens and all(len(item.turns) == 1 for item in part.items):
+            known = known.model_copy(update={"fixed": known.passes})
+        else:
+            _, _, timing = self._pass(part, subject, base)
+            known = known.model_copy(update={"fixed": [*known.fixed, timing]})
+        self._keep(part, subject, "", known)
+        return known
+
+    def scored(self, number: int, texts: Sequence[str], limit: int, subject: Subject) -> list[ScoredText]:
+        """Log-probabilities of held-out `texts`, those that rung `number` adds, in the base's token ids."""
+        identity = self.identity(subject) | {"heldout": number, "texts": list(texts), "top": TOP, "limit": limit}
+        record = self.store.get(identity)
+        if record is None:
+            scored = self.at_work(subject).score(texts, TOP, limit)
+            broken = [one for one in scored if not all(math.isfinite(value) for value in one.actual)]
+            if broken:
+                raise EngineFault("the model gives log-probabilities that are not numbers on held-out text")
+            record = {"texts": [one.model_dump() for one in scored]}
+            self.store.put(identity, record)
+        found = [ScoredText.model_validate(one) for one in record["texts"]]
+        kept = kept_tokens(subject.folder)
+        return found if kept is None else [in_original_ids(one, kept) for one in found]
+
+    def weighed(self, part: Slice, grader: ByLikelihood, subject: Subject) -> list[list[float]]:
+        """Of each item the log-probabilities of its options; asked once.
+
+        Nothing is thought before an option is weighed, so no thinking block is opened either.
+        """
+        options = [grader.options(item) for item in part.items]
+        identity = self.identity(subject) | {"weighed": part.fingerprint, "options": options}
+        record = self.store.get(identity)
+        if record is None:
+            chats = [[{"role": "user", "content": item.turns[0]}] for item in part.items]
+            found = self.at_work(subject).choose(chats, options)
+            if not all(math.isfinite(value) for one in found for value in one):
+                raise EngineFault("the model gives log-probabilities that are not numbers to options")
+            record = {"logprobs": found}
+            self.store.put(identity, record)
+        logprobs: list[list[float]] = record["logprobs"]
+        return logprobs
+
+    def identity(self, subject: Subject) -> dict[str, Any]:
+        """Who is asked, by which engine, where: the part of a record's name that does not depend on the question."""
+        engine = self.engine_of(subject)
+        about = engine.start().about
+        return {
+            "artifact": subject.key,
+            "engine": about["engine"],
+            "device": about["device_name"],
+            "settings": engine.settings.model_dump(exclude={"python", "versions", "load_timeout", "answer_timeout"}),
+        }
+
+    def kernels(self, subject: Subject) -> list[str]:
+        record = self.store.get(self.identity(subject) | {"kernels": True})
+        return list(record["kernels"]) if record is not None else []
+
+    def at_work(self, subject: Subject) -> Engine:
+        """The engine that serves `subject`, with it loaded and awake, and nothing else on its GPU."""
+        engine = self.engine_of(subject)
+        other = self.engine if engine is self.base_engine else self.base_engine
+        if other is not engine:
+            other.sleep()
+        if engine.loaded == subject.folder and not engine.asleep:
+            return engine
+        if engine.loaded == subject.folder:
+            engine.wake()
+        else:
+            engine.load(subject.folder)
+            named = self.identity(subject) | {"kernels": True}
+            if self.store.get(named) is None:
+                self.store.put(named, {"kernels": engine.kernels})
+        # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
+        warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
+        engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
+        return engine
+
+    def _name(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
+        return self.identity(subject) | {
+            "slice": part.fingerprint,
+            "decoding": [decoding.model_dump() for decoding in self._decodings(part)],
+            "thinking": self.thinking,
+            "beside": beside,
+        }
+
+    def _keep(self, part: Slice, subject: Subject, beside: str, record: Record) -> None:
+        self.store.put(self._name(part, subject, beside), record.model_dump())
+
+    def _decodings(self, part: Slice) -> list[Decoding]:
+        wanted = [self.graders[part.benchmark].decoding(item) for item in part.items]
+        # a thought takes what it takes: the engine cuts this to what the prompt leaves of its context
+        return [one.model_copy(update={"max_tokens": THOUGHT}) for one in wanted] if self.thinking else wanted
+
+    def _pass(self, part: Slice, subject: Subject, base: Record | None) -> tuple[list[list[str]], Lengths, Timing]:
+        """Ask every turn of every item; turn k + 1 goes out together, after all answers to turn k.
+
+        With `base`, each answer is made as long as the base's, and the base's answers stand before a later turn.
+        """
+        engine = self.at_work(subject)
+        grader = self.graders[part.benchmark]
+        if isinstance(grader, HarnessTask):  # it asks, counts and grades by itself
+            found = engine.harness(grader.parts(part.items), self.thinking)
+            lengths = [[one] for one in grader.in_order(part.items, found.tokens)]
+            took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
+            timing = Timing(seconds=took, tokens=sum(one for (one,) in lengths))
+            return [[repr(one)] for one in grader.in_order(part.items, found.values)], lengths, timing
+        decodings = self._decodings(part)
+        chats: list[list[dict[str, str]]] = [[] for _ in part.items]
+        texts: list[list[str]] = [[] for _ in part.items]
+        tokens: list[list[int]] = [[] for _ in part.items]
+        seconds, clocks = 0.0, []
+        for turn in range(max(len(item.turns) for item in part.items)):
+            asked = [number for number, item in enumerate(part.items) if turn < len(item.turns)]
+            for number in asked:
+                chats[number].append({"role": "user", "content": part.items[number].turns[turn]})
+            chosen = [
+                decodings[number] if base is None else decodings[number].as_long(base.tokens[number][turn])
+                for number in asked
+            ]
+            done = engine.generate([chats[number] for number in asked], chosen, self.thinking)
+            seconds += done.cpu_seconds if engine.settings.clock == "cpu" else done.seconds
+            clocks += [done.mhz] if done.mhz is not None else []
+            for number, answer in zip(asked, done.answers, strict=True):
+                said = answer.text if base is None else base.texts[number][turn]
+                chats[number].append({"role": "assistant", "content": said})
+                texts[number].append(answer.text)
+                tokens[number].append(answer.tokens)
+        mhz = sum(clocks) / len(clocks) if clocks else None
+        return texts, tokens, Timing(seconds=seconds, tokens=sum(sum(one) for one in tokens), mhz=mhz)
