@@ -16,12 +16,16 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Benchmark, Decoding
-from evaluation.engine import Engine, ScoredText
+from evaluation.benchmarks.harness_task import HarnessTask
+from evaluation.benchmarks.likelihood import ByLikelihood
+from evaluation.engine import Engine
 from evaluation.health import Health, ModelFault, health_of, look
 from evaluation.measurement import Timing
+from evaluation.protocol import ScoredText
 from evaluation.suite import Slice
 from evaluation.trimmed import in_original_ids, kept_tokens
 
+THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
 TOP = 32  # likeliest tokens kept per position of held-out text
 
 
@@ -125,6 +129,24 @@ class Asker:
         kept = kept_tokens(subject.folder)
         return found if kept is None else [in_original_ids(one, kept) for one in found]
 
+    def weighed(self, part: Slice, grader: ByLikelihood, subject: Subject) -> list[list[float]]:
+        """Of each item the log-probabilities of its options; asked once.
+
+        Nothing is thought before an option is weighed, so no thinking block is opened either.
+        """
+        options = [grader.options(item) for item in part.items]
+        identity = self.identity(subject) | {"weighed": part.fingerprint, "options": options}
+        record = self.store.get(identity)
+        if record is None:
+            chats = [[{"role": "user", "content": item.turns[0]}] for item in part.items]
+            found = self.at_work(subject).choose(chats, options)
+            if not all(math.isfinite(value) for one in found for value in one):
+                raise ModelFault("the model gives log-probabilities that are not numbers to options")
+            record = {"logprobs": found}
+            self.store.put(identity, record)
+        logprobs: list[list[float]] = record["logprobs"]
+        return logprobs
+
     def identity(self, subject: Subject) -> dict[str, Any]:
         """Who is asked, by which engine, where: the part of a record's name that does not depend on the question."""
         engine = self.engine_of(subject)
@@ -173,7 +195,9 @@ class Asker:
         self.store.put(self._name(part, subject, beside), record.model_dump())
 
     def _decodings(self, part: Slice) -> list[Decoding]:
-        return [self.graders[part.benchmark].decoding(item) for item in part.items]
+        wanted = [self.graders[part.benchmark].decoding(item) for item in part.items]
+        # a thought takes what it takes: the engine cuts this to what the prompt leaves of its context
+        return [one.model_copy(update={"max_tokens": THOUGHT}) for one in wanted] if self.thinking else wanted
 
     def _pass(self, part: Slice, subject: Subject, base: Record | None) -> Pass:
         """Ask every turn of every item; turn k + 1 goes out together, after all answers to turn k.
@@ -181,6 +205,14 @@ class Asker:
         With `base`, each answer is made as long as the base's, and the base's answers stand before a later turn.
         """
         engine = self.at_work(subject)
+        grader = self.graders[part.benchmark]
+        if isinstance(grader, HarnessTask):  # it asks, counts and grades by itself
+            found = engine.harness(grader.parts(part.items), self.thinking)
+            lengths = [[one] for one in grader.in_order(part.items, found.tokens)]
+            took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
+            timing = Timing(seconds=took, tokens=sum(one for (one,) in lengths))
+            values = [[repr(one)] for one in grader.in_order(part.items, found.values)]
+            return Pass(values, lengths, timing, Health())
         decodings = self._decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         texts: list[list[str]] = [[] for _ in part.items]

@@ -8,6 +8,8 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
                                                      mhz, answers [{text, tokens, prompt_tokens, finish, ...}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
+    choose {conversations, options, thinking}     -> logprobs [of each conversation's options, one each]
+    harness {parts [{task, docs, shots}], thinking} -> values, tokens [by part and document], seconds, cpu_seconds
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
     sleep {}, wake {}, unload {}                  -> {}
 
@@ -25,88 +27,25 @@ import os
 import re
 import selectors
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from evaluation.benchmarks.base import Decoding
 from evaluation.processes import PATIENCE, await_released, end_session, said_of
+from evaluation.protocol import (
+    Answer,
+    EngineFault,
+    EngineSettings,
+    Generation,
+    Harnessed,
+    OutOfMemory,
+    ScoredText,
+    lacks_memory,
+)
 
 WORKER = Path(__file__).with_name("worker.py")
 KERNEL_LINE = re.compile(r"(?:Selected|Using)\s+(\w+(?:Kernel|LinearKernel|Backend\.\w+|_ATTN\w*))")  # in vLLM's log
-
-
-class EngineFault(Exception):
-    """The engine could not do what it was asked: the message says what, and what the engine said."""
-
-
-class OutOfMemory(EngineFault):
-    """A model or a batch does not fit: the message says what was asked and what there is."""
-
-
-class EngineSettings(BaseModel):
-    """Limits that change timings, pinned so that two measurements can be compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: str = Field("cpu", description="cpu or cuda: what the models are served on")
-    clock: Literal["wall", "cpu"] = Field(
-        "wall", description="cpu counts the seconds the engine's threads computed: for CPU machines shared with others"
-    )
-    python: str = Field(sys.executable, description="the interpreter of the environment that holds vLLM")
-    versions: dict[str, str] = Field(default_factory=dict, description="package to version that it must report")
-    max_model_len: int = Field(4096, description="tokens of prompt and answer together, at most")
-    max_num_batched_tokens: int = Field(8192, description="tokens in one forward pass, at most")
-    max_num_seqs: int = Field(256, description="sequences in one batch, at most")
-    gpu_memory_utilization: float = Field(0.85, description="share of the GPU's memory (the contest's value)")
-    kv_cache_gib: int = Field(1, description="KV cache on a CPU, GiB")
-    eager: bool = Field(False, description="no CUDA graphs: starts sooner, generates slower; always so on a CPU")
-    sleeps: bool = Field(False, description="on a GPU: able to lend its memory to another engine and to take it back")
-    max_logprobs: int = Field(64, description="likeliest tokens a position can report")
-    load_timeout: float = Field(900.0, description="seconds before a load counts as hung")
-    answer_timeout: float = Field(1800.0, description="seconds before a batch counts as hung")
-
-
-class Answer(BaseModel):
-    """What the model said to one prompt."""
-
-    model_config = ConfigDict(frozen=True)
-
-    text: str
-    tokens: int
-    prompt_tokens: int
-    finish: str | None
-    unknown: int = 0  # tokens that the tokenizer has no text for
-    bad_bytes: int = 0  # places that are no UTF-8 in what its tokens spell
-
-
-class Generation(BaseModel):
-    """One batch of answers, and the wall and processor seconds spent inside vLLM's generate."""
-
-    model_config = ConfigDict(frozen=True)
-
-    seconds: float
-    cpu_seconds: float
-    mhz: float | None = Field(None, description="clock of the GPU, or of the processor, while it generated")
-    answers: list[Answer]
-
-
-class ScoredText(BaseModel):
-    """A text of n tokens: n - 1 log-probabilities of what came next, and the likeliest tokens at each place.
-
-    Token k ends before character ends[k]; several tokens may make up one character, and end before the same one.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    tokens: list[int]
-    ends: list[int] = Field(default_factory=list)  # none where a slow tokenizer does not tell
-    actual: list[float]
-    top_ids: list[list[int]]
-    top_logprobs: list[list[float]]
 
 
 class Engine:
@@ -207,6 +146,19 @@ class Engine:
         reply = self._ask("generate", self.settings.answer_timeout, texts=list(texts), sampling=sampling)
         return Generation.model_validate(reply).answers
 
+    def choose(
+        self, conversations: Sequence[list[dict[str, str]]], options: Sequence[Sequence[str]], thinking: bool = False
+    ) -> list[list[float]]:
+        """Of each conversation the log-probability (nats, summed over tokens) that each option is its answer."""
+        request = {"conversations": list(conversations), "options": list(options), "thinking": thinking}
+        found: list[list[float]] = self._ask("choose", self.settings.answer_timeout, **request)["logprobs"]
+        return found
+
+    def harness(self, parts: Sequence[dict[str, Any]], thinking: bool = False) -> Harnessed:
+        """Ask tasks of lm-eval; `parts` name a task, its documents and what its examples are drawn from."""
+        reply = self._ask("harness", self.settings.answer_timeout, parts=list(parts), thinking=thinking)
+        return Harnessed.model_validate(reply)
+
     def score(self, texts: Sequence[str], top: int, max_tokens: int) -> list[ScoredText]:
         """Log-probabilities of `texts`, each cut to `max_tokens` tokens."""
         reply = self._ask("score", self.settings.answer_timeout, texts=list(texts), top=top, max_tokens=max_tokens)
@@ -296,6 +248,7 @@ class Engine:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             raise EngineFault("the engine is not running")
+        heard = self.log.stat().st_size
         try:
             process.stdin.write(json.dumps({"op": op, **request}) + "\n")
             process.stdin.flush()
@@ -312,7 +265,8 @@ class Engine:
             if not reply["refused"]:  # after a fault nobody knows what state it is in: the next load starts afresh
                 self.close()
             told = f"{op}: {reply['error']}: {reply['message']}"
-            raise OutOfMemory(f"{told} ({reply['memory']})") if reply["memory"] else EngineFault(told)
+            short = not reply["refused"] and lacks_memory(told, self._said_since(heard))
+            raise OutOfMemory(f"{told} ({reply['memory']})") if short else EngineFault(told)
         return reply
 
     def _ending(self, process: subprocess.Popen[str]) -> str:

@@ -14,7 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Answer, Engine, EngineFault
+from evaluation.engine import Engine
+from evaluation.protocol import Answer, EngineFault
 
 Sign = Literal["cut", "empty", "garbled", "unknown"]
 

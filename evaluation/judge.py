@@ -7,7 +7,6 @@ asked, so nothing is asked twice. Knows nothing of benchmarks.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.answers import AnswerStore
+from evaluation.benchmarks.verdict import rating_of
 
 if TYPE_CHECKING:
     import httpx
     import tenacity
 
-RATING = re.compile(r"\[\[\s*(\d+)(?:\.\d+)?\s*\]\]")
 NONSENSE = 3  # replies without a rating before the judge counts as unfit
 SAID = 200  # characters of a reply that an error repeats
 
@@ -70,23 +69,23 @@ class Judge:
         self.calls = 0  # requests sent in this life
         self._counting = threading.Lock()
 
-    def rate(self, prompts: Sequence[Prompt]) -> list[int]:
+    def rate(self, prompts: Sequence[Prompt]) -> list[float]:
         """A rating of each prompt, in order. Raises `JudgeFault`; what was judged by then is kept."""
         with ThreadPoolExecutor(self.spec.parallel) as pool:
             return list(pool.map(self._rating, prompts))
 
-    def _rating(self, prompt: Prompt) -> int:
+    def _rating(self, prompt: Prompt) -> float:
         identity = {"judge": self.spec.model, "url": self.spec.url, "system": prompt[0], "prompt": prompt[1]}
         known = self.store.get(identity)
         if known is not None:
-            return int(known["rating"])
+            return float(known["rating"])
         reply = ""
         for _ in range(NONSENSE):
             reply = self._patiently(prompt)
-            found = [int(number) for number in RATING.findall(reply)]
-            if found and 1 <= found[-1] <= 10:
-                self.store.put(identity, {"rating": found[-1], "reply": reply})
-                return found[-1]
+            rating = rating_of(reply)
+            if rating is not None:
+                self.store.put(identity, {"rating": rating, "reply": reply})
+                return rating
         raise JudgeFault(f"{self.spec.model} gave no rating from [[1]] to [[10]], {NONSENSE} times: {reply[:SAID]!r}")
 
     def _patiently(self, prompt: Prompt) -> str:

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 
 from evaluation.answers import AnswerStore
 from evaluation.asking import Asker, Record, Subject
+from evaluation.benchmarks.base import Details
+from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.benchmarks.komt_judged import KoMtJudged
+from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine
 from evaluation.health import Health, ModelFault, describe, ends, signs
 from evaluation.measurement import BenchmarkFigures, Measurement
 from evaluation.predictions import predictions
 from evaluation.speed import speed
-from evaluation.suite import Slice, Suite
+from evaluation.suite import Slice, Suite, weighs
 
 AGAIN = 4  # questions asked again of a model that seems never to stop
 
@@ -60,7 +63,7 @@ class Measurer:
             return alone, alone
         beside = f"beside {subject.key}"
         if self._in_turns:
-            parts = self.suite.up_to(rung)
+            parts = self.suite.timed_up_to(rung)
             self._take_turns(parts, subject, beside, self.passes, rung == self.suite.last_rung)
             if rung == self.suite.last_rung:
                 self._until_precise(parts, subject, beside)
@@ -108,11 +111,15 @@ class Measurer:
 
     def _benchmark(self, name: str, subject: Subject, rung: int, beside: str) -> BenchmarkFigures:
         grader = self.suite.graders[name]
+        parts = [one for one in self.suite.up_to(rung) if one.benchmark == name]
+        if isinstance(grader, ByLikelihood):
+            return self._weighed(grader, parts, subject)
         compares = getattr(grader, "needs_base", False)
+        beside = "" if weighs(grader) else beside  # nothing is timed, so the same answers do beside whomever
         grades: dict[str, float] = {}
         records: list[Record] = []
         same = 0
-        for part in (one for one in self.suite.up_to(rung) if one.benchmark == name):
+        for part in parts:
             record = self._asked(part, subject, beside)
             theirs = self._asked(part, self.base, "").texts if compares else None
             records.append(record)
@@ -125,21 +132,36 @@ class Measurer:
                     item = item.model_copy(update={"reference": theirs[number]})
                     same += record.texts[number] == theirs[number]
                 grades[item.id] = grader.grade(item, tuple(record.texts[number]))
+        details = {"exact_match": same / len(grades)} if compares else {}
+        if isinstance(grader, Details):
+            items = [item for part in parts for item in part.items]
+            details = grader.details(items, [tuple(texts) for record in records for texts in record.texts])
+        timed = [] if weighs(grader) else records
         return BenchmarkFigures(
             grades=grades,
-            passes=[record.passes for record in records],
-            fixed=[record.fixed for record in records],
-            details={"exact_match": same / len(grades)} if compares else {},
+            passes=[record.passes for record in timed],
+            fixed=[record.fixed for record in timed],
+            details=details,
         )
 
     def _health(self, name: str, subject: Subject, rung: int, beside: str) -> Health:
         parts = [part for part in self.suite.up_to(rung) if part.benchmark == name]
         return sum((self.asker.record(part, subject, beside).health for part in parts), Health())
 
+    def _weighed(self, grader: ByLikelihood, parts: Sequence[Slice], subject: Subject) -> BenchmarkFigures:
+        """Options weighed by their likelihood: there is nothing to time."""
+        grades = {
+            item.id: grader.grade_likelihoods(item, logprobs)
+            for part in parts
+            for item, logprobs in zip(part.items, self.asker.weighed(part, grader, subject), strict=True)
+        }
+        return BenchmarkFigures(grades=grades, passes=[])
+
     def _asked(self, part: Slice, subject: Subject, beside: str) -> Record:
         """The slice with as many passes as every rung has, asked now where it was not before."""
         record = self.asker.record(part, subject, beside)
-        while len(record.passes) < self.passes:
+        wanted = 1 if weighs(self.suite.graders[part.benchmark]) else self.passes
+        while len(record.passes) < wanted:
             record = self.asker.ask(part, subject, beside)
         return record
 
@@ -155,10 +177,15 @@ class Measurer:
                 for part in parts:
                     if len(self.asker.record(part, who, tag).passes) <= number:
                         self.asker.ask(part, who, tag)
-                    if who == subject and last and part.rung == self.suite.last_rung:
+                    if who == subject and last and self._can_be_as_long(part):
                         base = self.asker.record(part, self.base, beside)
                         if len(self.asker.record(part, who).fixed) <= number:
                             self.asker.ask_as_long(part, who, base)
+
+    def _can_be_as_long(self, part: Slice) -> bool:
+        """Whether a slice is of the last rung, and its answers' lengths are ours to say: lm-eval says its own."""
+        harnessed = isinstance(self.suite.graders[part.benchmark], HarnessTask)
+        return part.rung == self.suite.last_rung and not harnessed
 
     def _until_precise(self, parts: Sequence[Slice], subject: Subject, beside: str) -> None:
         """More passes, two at a time, until SpeedNorm's interval is narrow enough or the time is over."""

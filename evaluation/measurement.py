@@ -6,8 +6,8 @@ import statistics
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluation.engine import EngineFault
 from evaluation.health import Health
+from evaluation.protocol import EngineFault
 
 
 class Timing(BaseModel):

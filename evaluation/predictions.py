@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.benchmarks.heldout import TextFigures, compare, likelihood_kept, perplexity
-from evaluation.engine import ScoredText
 from evaluation.measurement import BenchmarkFigures
+from evaluation.protocol import ScoredText
 from evaluation.trimmed import kept_tokens, recut
 
 

@@ -15,21 +15,26 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.benchmarks.base import BadData, Benchmark, Item, read_rows
+from evaluation.benchmarks.base import BadData, Benchmark, Item
+from evaluation.benchmarks.harness_task import PREFIX, HarnessTask
+from evaluation.benchmarks.hub import Published, rows_of
 from evaluation.benchmarks.komt_bench import KoMtBench
 from evaluation.benchmarks.komt_judged import KoMtJudged, Rates, needs_judge
 from evaluation.benchmarks.likeness import Likeness
 from evaluation.judge import JudgeSpec
 
 T = TypeVar("T")
+ANYWHERE = Published(name="", split="train", first=1000)  # prompts and texts of one's own
 
 
 class SuiteSpec(BaseModel):
-    """Where the questions come from. Paths are files of rows (.jsonl, .json or .parquet)."""
+    """Where the questions come from: files of rows (.jsonl, .json or .parquet), or hub:OWNER/NAME."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    benchmarks: dict[str, str] = Field(default_factory=dict, description="benchmark name to the file of its rows")
+    benchmarks: dict[str, str] = Field(
+        default_factory=dict, description="benchmark name to the file of its rows; hub: is where it was published"
+    )
     prompts: str | None = Field(None, description="unlabelled prompts (column prompt), answered as the base does")
     heldout: str | None = Field(None, description="texts (column text) on which predictions are compared with the base")
     judge: JudgeSpec | None = Field(None, description="who rates answers to benchmarks without right ones")
@@ -75,20 +80,26 @@ class Suite:
         self.texts: list[tuple[str, ...]] = []  # held-out texts that each rung adds
         known: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in BENCHMARKS}
         for name, path in spec.benchmarks.items():
+            if name.startswith(PREFIX):
+                task = HarnessTask(name, path)
+                self._place(task, task.items([]), path)
+                continue
             if name not in known:
-                raise BadData(f"unknown benchmark {name}; known: {', '.join(sorted(known))}")
+                raise BadData(f"unknown benchmark {name}; known: {', '.join(sorted(known))}, and {PREFIX}TASK")
             if name not in self.left_out:
-                self._add(known[name], Path(path))
+                self._add(known[name], path, getattr(known[name], "published", ANYWHERE))
         if spec.prompts is not None:
-            self._add(Likeness(), Path(spec.prompts))
+            self._add(Likeness(), spec.prompts, ANYWHERE)
         if spec.heldout is not None:
-            rows = read_rows(Path(spec.heldout), ("text",))
+            rows = rows_of(spec.heldout, ("text",), ANYWHERE)
             texts = [_text(row["text"], number, spec.heldout) for number, row in enumerate(rows)]
             self.texts = [tuple(part) for part in self._nested(texts)]
-        if not self.graders:
+        if all(weighs(grader) for grader in self.graders.values()):
             also = " beside the held-out text" if self.texts else ""
             out = "".join(f"; left out: {name}, since {why}" for name, why in self.left_out.items())
-            raise BadData(f"nothing to time{out}: name at least one benchmark, or prompts{also}; they make tokens")
+            raise BadData(
+                f"nothing to time{out}: name at least one benchmark that generates, or prompts{also}; they make tokens"
+            )
 
     @property
     def last_rung(self) -> int:
@@ -102,21 +113,29 @@ class Suite:
         """(rung, texts) for every part of the held-out text up to `rung`."""
         return [(number, texts) for number, texts in enumerate(self.texts) if number <= rung and texts]
 
-    def _add(self, benchmark: Benchmark, path: Path) -> None:
-        rows = read_rows(path, benchmark.columns)
+    def timed_up_to(self, rung: int) -> list[Slice]:
+        """Those of them whose answers are generated."""
+        return [part for part in self.up_to(rung) if not weighs(self.graders[part.benchmark])]
+
+    def _add(self, benchmark: Benchmark, source: str, published: Published) -> None:
+        rows = rows_of(source, benchmark.columns, published)
         if isinstance(benchmark, KoMtBench) and needs_judge(rows):
             judged = self._judged()
             if judged is None:
                 return
             benchmark = judged
-        items = benchmark.items(rows)
+        self._place(benchmark, benchmark.items(rows), source)
+
+    def _place(self, benchmark: Benchmark, items: list[Item], source: str) -> None:
+        """Cut its items into nested slices, a fixed draw of them at most."""
+        items = list(items)
         # Spread over the file, the same in every run: published files are sorted by subject.
         items.sort(key=lambda item: hashlib.sha256(item.id.encode()).hexdigest())
         if self.spec.limit is not None:
             items = items[: self.spec.limit]
         twice = [name for name, times in Counter(item.id for item in items).items() if times > 1]
         if twice:
-            raise BadData(f"{path}: the id {twice[0]} stands there twice; answers are kept by id")
+            raise BadData(f"{source}: the id {twice[0]} stands there twice; answers are kept by id")
         self.graders[benchmark.name] = benchmark
         for rung, part in enumerate(self._nested(items)):
             self.slices.append(Slice(benchmark=benchmark.name, rung=rung, items=tuple(part)))
@@ -136,6 +155,11 @@ class Suite:
     def _nested(self, things: list[T]) -> list[list[T]]:
         ends = [math.ceil(len(things) * fraction) for fraction in self.fractions]
         return [things[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def weighs(benchmark: Benchmark) -> bool:
+    """Whether options are weighed by their likelihood: nothing is generated, so nothing is timed."""
+    return bool(getattr(benchmark, "weighs", False))
 
 
 def _text(value: object, number: int, path: str) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.engine import ScoredText
+from evaluation.protocol import ScoredText
 
 KEPT = "kept_tokens.json"
 

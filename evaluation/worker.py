@@ -8,25 +8,16 @@ replies are described in `evaluation.engine`, which is the other end.
 import gc
 import importlib.metadata
 import json
+import logging
 import os
 import platform
-import re
-import resource
 import signal
-import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-# How torch on either device, C++ and vLLM's reckoning of its KV cache name a lack of memory.
-MEMORY_WORDS = re.compile(
-    r"out ?of ?memory|(?:can't|cannot|unable to) allocate|bad_alloc|free memory on device|memory for the cache blocks"
-    r"|KV cache (?:is needed|memory)",
-    re.IGNORECASE,
-)
+import machine
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -49,25 +40,6 @@ def kernels_of(model: Any) -> list[str]:
     return sorted(names)
 
 
-def shortage(fault: BaseException, device: str) -> str:
-    """What memory there is, where a lack of it was the fault; otherwise nothing."""
-    if not isinstance(fault, MemoryError) and not MEMORY_WORDS.search(f"{type(fault).__name__}: {fault}"):
-        return ""
-    told = []
-    if device == "cuda":
-        import torch
-
-        free, total = torch.cuda.mem_get_info()
-        told.append(f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free on the GPU")
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    sizes = {line[0]: int(line[1]) / 2**20 for line in lines}
-    told.append(f"{sizes['MemAvailable:']:.1f} of {sizes['MemTotal:']:.1f} GiB free on the machine")
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
-        told.append(f"{limit / 2**30:.1f} GiB of addresses allowed to the process")
-    return ", ".join(told)
-
-
 def die_with_parent() -> None:
     """End this process and all it started as soon as the process that started it is gone, however it ended."""
     parent = os.getppid()
@@ -78,74 +50,6 @@ def die_with_parent() -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def device_name(device: str) -> str:
-    if device == "cuda":
-        from vllm.platforms import current_platform  # asks NVML: a process that has begun CUDA cannot be forked
-
-        return str(current_platform.get_device_name(0))
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-class Clock:
-    """Reads a device's clock while it works: `mhz` is the median afterwards, None where the machine does not tell.
-
-    A GPU's twice a second, in under a millisecond. A processor's once, when the work is done: reading takes time of the
-    very processor whose seconds are counted.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.read = gpu_mhz() if device == "cuda" else cpu_mhz
-        self.readings: list[float] = []
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self.watch, daemon=True) if device == "cuda" else None
-
-    def watch(self) -> None:
-        while True:
-            self.readings += self.read()
-            if self.over.wait(0.5):
-                return
-
-    def __enter__(self) -> "Clock":
-        if self.thread is not None:
-            self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        if self.thread is not None:
-            self.thread.join()
-        else:
-            self.readings = self.read()
-
-    @property
-    def mhz(self) -> float | None:
-        return statistics.median(self.readings) if self.readings else None
-
-
-def cpu_mhz() -> list[float]:
-    """The clocks of the processors this process may use, as the kernel tells them."""
-    lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("cpu MHz")]
-    mine = os.sched_getaffinity(0)
-    return [float(line.split(":")[1]) for number, line in enumerate(lines) if number in mine]
-
-
-def gpu_mhz() -> Callable[[], list[float]]:
-    """What reads the SM clock of the GPU in use, through NVML as vLLM carries it; nothing where there is none."""
-    from vllm.platforms import current_platform
-    from vllm.third_party import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(current_platform.device_id_to_physical_device_id(0))
-    except (pynvml.NVMLError, ValueError) as fault:
-        print(f"no clock is recorded, since NVML does not tell it: {fault}", file=sys.stderr)
-        return list
-    return lambda: [float(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))]
 
 
 class Worker:
@@ -167,7 +71,7 @@ class Worker:
         self.about = {
             "engine": f"vllm {vllm.__version__}",
             "device": self.device,
-            "device_name": device_name(self.device),
+            "device_name": machine.device_name(self.device),
             "versions": {
                 "python": platform.python_version(),
                 "vllm": vllm.__version__,
@@ -255,31 +159,61 @@ class Worker:
             one.max_tokens = max(1, min(one.max_tokens, limit - len(prompt)))
         asked = [{"prompt_token_ids": prompt} for prompt, fit in zip(prompts, fits, strict=True) if fit]
         params = [one for one, fit in zip(params, fits, strict=True) if fit]
-        with Clock(self.device) as clock:
+        with machine.Clock(self.device) as clock:
             begin, cpu = time.perf_counter(), time.process_time()
             outputs = iter(self.llm.generate(asked, params, use_tqdm=False) if asked else [])
             seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
         # Where the model's own answers filled the context, its next one was cut off before its first token.
         full = {"text": "", "tokens": 0, "finish": "length"}
         answers = [
-            self.answer(next(outputs)) if fit else full | {"prompt_tokens": len(prompt)}
+            self.answer(next(outputs), "texts" in request) if fit else full | {"prompt_tokens": len(prompt)}
             for prompt, fit in zip(prompts, fits, strict=True)
         ]
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "mhz": clock.mhz, "answers": answers}
 
-    def answer(self, output: Any) -> Reply:
-        """One answer; `bad_bytes` counts what is no UTF-8 in all its tokens: vLLM leaves such bytes out of `text`."""
+    def answer(self, output: Any, goes_on: bool) -> Reply:
+        """One answer, or what a text goes on with.
+
+        `bad_bytes` counts what is no UTF-8 in all its tokens: vLLM leaves such bytes out of `text`.
+        """
         said = output.outputs[0]
         ids = list(said.token_ids)
         known = [token for token in ids if token <= self.last_token]
         return {
-            "text": said.text,
+            "text": ("" if goes_on else self.opened(output.prompt_token_ids)) + said.text,
             "tokens": len(ids),
             "prompt_tokens": len(output.prompt_token_ids),
             "finish": said.finish_reason,
             "unknown": len(ids) - len(known),
             "bad_bytes": self.llm.get_tokenizer().decode(known).count("\ufffd"),
         }
+
+    def opened(self, prompt: list[int]) -> str:
+        """`<think>` where the prompt itself opened the thinking block that the answer goes on with, else nothing.
+
+        A reader would else take thoughts that never ended for the answer.
+        """
+        return "<think>" if self.llm.get_tokenizer().decode(prompt[-8:]).rstrip().endswith("<think>") else ""
+
+    def choose(self, request: Request) -> Reply:
+        """Of each conversation the summed log-probability of each of its `options`, were it the answer."""
+        import weighing
+
+        rendered = self.render(request["conversations"], request["thinking"])
+        try:
+            return {"logprobs": weighing.weigh(self.llm, rendered, request["options"])}
+        except weighing.TooLong as fault:
+            raise Refused(str(fault)) from fault
+
+    def harness(self, request: Request) -> Reply:
+        """lm-eval's tasks, by `harness.py` beside this file: only an engine that is asked for one needs lm-eval."""
+        import harness
+
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        try:
+            return harness.ask(self.llm, request["parts"], request["thinking"])
+        except harness.Unusable as fault:
+            raise Refused(str(fault)) from fault
 
     def score(self, request: Request) -> Reply:
         """Log-probabilities of each text's tokens, and the `top` likeliest at each position.
@@ -333,7 +267,7 @@ def main() -> None:
                 "error": type(fault).__name__,
                 "message": str(fault)[:2000],
                 "refused": isinstance(fault, Refused),
-                "memory": shortage(fault, worker.device if worker is not None else "cpu"),
+                "memory": machine.memory(worker.device if worker is not None else "cpu"),
             }
         replies.write(json.dumps(reply) + "\n")
 

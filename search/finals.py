@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from compressors.step import StepFault
-from evaluation.engine import EngineFault
 from evaluation.judge import JudgeFault
+from evaluation.protocol import EngineFault
 from search.job import Job
 from search.ledger import FAILED, TrialRecord, ranked
 from search.recipe import Recipe

@@ -21,9 +21,9 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, Infeasible, StepFault
 from compressors.store import Store
 from compressors.tokens import KEPT
-from evaluation.engine import EngineFault
 from evaluation.health import Health
 from evaluation.judge import JudgeFault
+from evaluation.protocol import EngineFault
 from search.bases import find_base
 from search.bench import Bench, base_of, traits
 from search.errors import BadInput, RunFailed
@@ -147,7 +147,8 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
         "device": measured.device,
         "kernels": measured.kernels,
     }
-    lines = [f"{name:14} {one['value']:.4f}  ({one['n']} items)" for name, one in told["benchmarks"].items()]
+    wide = max(14, *map(len, told["benchmarks"]))
+    lines = [f"{name:{wide}} {one['value']:.4f}  ({one['n']} items)" for name, one in told["benchmarks"].items()]
     lines.append(
         f"{'perf':14} {measured.perf:.4f}   {1000 * measured.sec_per_token:.3f} ms a token   {measured.engine}"
     )

@@ -54,10 +54,10 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         evaluation = dict(content["evaluation"])
         for key in ("prompts", "heldout"):
             if isinstance(evaluation.get(key), str):
-                evaluation[key] = resolve_path(evaluation[key], folder)
+                evaluation[key] = _resolve_files(evaluation[key], folder)
         if isinstance(evaluation.get("benchmarks"), dict):
             evaluation["benchmarks"] = {
-                name: resolve_path(path, folder) if isinstance(path, str) else path
+                name: HUB if path == "hub" else _resolve_files(path, folder) if isinstance(path, str) else path
                 for name, path in evaluation["benchmarks"].items()
             }
         if isinstance(evaluation.get("judge"), dict):

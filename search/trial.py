@@ -13,8 +13,8 @@ from typing import Any
 from ray import tune
 
 from compressors.step import Infeasible, StepFault
-from evaluation.engine import EngineFault
 from evaluation.judge import JudgeFault
+from evaluation.protocol import EngineFault
 from search.bench import Bench
 from search.job import Job
 from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING

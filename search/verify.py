@@ -21,10 +21,11 @@ from cluster.engines import EngineName
 from compressors.files import model_files
 from compressors.tokens import KEPT
 from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Engine, EngineFault
+from evaluation.engine import Engine
 from evaluation.health import look
 from evaluation.judge import JudgeFault
 from evaluation.measurement import Measurement
+from evaluation.protocol import EngineFault
 from search.bench import Bench, base_of, engine_settings
 from search.errors import BadInput, RunFailed
 from search.export import artifact_folder, file_hash

@@ -7,10 +7,18 @@ from evaluation.benchmarks.kmmlu_pro import KmmluPro
 from evaluation.benchmarks.kmmlu_redux import KmmluRedux
 from evaluation.benchmarks.ko_longrag import KoLongRag
 from evaluation.benchmarks.komt_bench import KoMtBench
+from evaluation.benchmarks.likelihood import KmmluProLikelihood, KmmluReduxLikelihood
 
 __all__ = ["BENCHMARKS", "BadData", "Benchmark", "Decoding", "Item", "benchmark", "read_rows"]
 
-BENCHMARKS: tuple[Benchmark, ...] = (KmmluPro(), KmmluRedux(), KoLongRag(), KoMtBench())
+BENCHMARKS: tuple[Benchmark, ...] = (
+    KmmluPro(),
+    KmmluRedux(),
+    KoLongRag(),
+    KoMtBench(),
+    KmmluProLikelihood(),
+    KmmluReduxLikelihood(),
+)
 
 
 def benchmark(name: str) -> Benchmark:

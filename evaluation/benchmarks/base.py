@@ -5,8 +5,9 @@ Knows nothing of engines: it hands out user turns and grades texts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,6 +63,13 @@ class Benchmark(Protocol):
         ...
 
 
+@runtime_checkable
+class Details(Protocol):
+    """What a benchmark may add: figures beside its value."""
+
+    def details(self, items: Sequence[Item], answers: Sequence[tuple[str, ...]]) -> dict[str, float]: ...
+
+
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """Rows of a .jsonl, .json or .parquet file, with every one of `columns` present.
 
@@ -84,10 +92,15 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         raise BadData(f"{path} cannot be read as {path.suffix.lstrip('.') or 'jsonl'}: {fault}") from fault
     if not rows:
         raise BadData(f"{path} holds no rows")
+    check_columns(rows, columns, str(path))
+    return rows
+
+
+def check_columns(rows: list[dict[str, Any]], columns: tuple[str, ...], source: str) -> None:
+    """Raise `BadData` naming the first row of `source` that lacks a column."""
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise BadData(f"{path}, row {number}: a row is a mapping of columns, not {row!r:.40}")
+            raise BadData(f"{source}, row {number}: a row is a mapping of columns, not {row!r:.40}")
         missing = [column for column in columns if column not in row]
         if missing:
-            raise BadData(f"{path}, row {number}: no column {', '.join(missing)}; found {', '.join(row)}")
-    return rows
+            raise BadData(f"{source}, row {number}: no column {', '.join(missing)}; found {', '.join(row)}")

@@ -1,12 +1,14 @@
 """Ko-LongRAG: answers from long Korean documents, some of which hold no answer. Knows no judge: F1 by words.
 
-Answers are compared as bags of words after normalisation: NFC, lower case, punctuation to spaces, split at
-white space. With c words in common (counted as often as both have them),
+Answers are compared as bags of words after normalisation: NFKC (Hangul composed, full-width forms narrowed), lower
+case, punctuation to spaces, split at white space; particles stay, since the published set names no rule that cuts
+them. With c words in common (counted as often as both have them),
 
     precision = c / words of the answer,  recall = c / words of the reference,  F1 = 2·p·r / (p + r),
 
 and 0 when nothing is common. Where the reference says that the documents hold no answer, saying so is worth
-1 and anything else 0; a refusal where there is an answer is worth 0.
+1 and anything else 0; a refusal where there is an answer is worth 0. Beside the mean F1 stand the share of answers
+that are the reference word for word, and of the items without an answer the share that was seen to have none.
 """
 
 from __future__ import annotations
@@ -14,24 +16,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from evaluation.benchmarks.base import BadData, Decoding, Item
-from evaluation.benchmarks.multiple_choice import after_thinking
-
-_REFUSAL = re.compile(
-    r"(?:답|대답|답변|응답|확인|판단)\s*(?:을|를)?\s*(?:할|드릴|하기|찾을)\s*(?:수\s*(?:가\s*)?없|어렵)"
-    r"|(?:알|찾을|확인할|파악할)\s*수\s*(?:가\s*)?없"
-    r"|(?:정보|내용|언급|답|근거|문서)(?:이|가|은|는|도)?\s*(?:[가-힣]+\s+)?"
-    r"(?:없|부족|포함되어 있지 않|나와 있지 않)"
-    r"|언급되(?:어|지)\s*(?:있지\s*)?않|unanswerable|cannot be answered|not (?:mentioned|enough information)",
-    re.IGNORECASE,
-)
+from evaluation.benchmarks.choice_reader import after_thinking
+from evaluation.benchmarks.hub import Published
+from evaluation.benchmarks.refusal import refuses
 
 
 def words(text: str) -> list[str]:
-    """`text` normalised and split: NFC, lower case, every punctuation mark or symbol a space."""
-    plain = unicodedata.normalize("NFC", text).lower()
+    """`text` normalised and split: NFKC, lower case, every punctuation mark or symbol a space."""
+    plain = unicodedata.normalize("NFKC", text).lower()
     return "".join(" " if unicodedata.category(sign)[0] in "PS" else sign for sign in plain).split()
 
 
@@ -45,11 +41,6 @@ def token_f1(answer: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def refuses(text: str) -> bool:
-    """Whether `text` says that there is no answer to be had."""
-    return bool(_REFUSAL.search(unicodedata.normalize("NFC", text)))
-
-
 def _joined(value: Any, separator: str) -> str:
     return value if isinstance(value, str) else separator.join(str(part) for part in value)
 
@@ -59,6 +50,7 @@ class KoLongRag:
 
     name = "ko_longrag"
     columns = ("id", "titles", "context", "question", "answer", "prompt", "task")
+    published = Published(name="LGAI-EXAONE/Ko-LongRAG", config="ko_longrag", split="test")
     max_tokens = 64
 
     def items(self, rows: list[dict[str, Any]]) -> list[Item]:
@@ -95,3 +87,17 @@ class KoLongRag:
         if refuses(item.reference):
             return float(refuses(answer))
         return 0.0 if refuses(answer) else token_f1(answer, item.reference)
+
+    def exact(self, item: Item, answers: tuple[str, ...]) -> bool:
+        """Whether the answer is the reference, word for word; where there is none, whether it says so."""
+        answer = after_thinking(answers[0]) if answers else ""
+        if refuses(item.reference):
+            return refuses(answer)
+        return words(answer) == words(item.reference)
+
+    def details(self, items: Sequence[Item], answers: Sequence[tuple[str, ...]]) -> dict[str, float]:
+        """`exact_match` over all items; `unanswerable`, the share of those without an answer handled right, if any."""
+        exact = [self.exact(item, one) for item, one in zip(items, answers, strict=True)]
+        without = [right for item, right in zip(items, exact, strict=True) if refuses(item.reference)]
+        found = {"exact_match": sum(exact) / len(exact)}
+        return found | ({"unanswerable": sum(without) / len(without)} if without else {})

@@ -10,7 +10,8 @@ import json
 from typing import Any
 
 from evaluation.benchmarks.base import BadData, Decoding, Item
-from evaluation.benchmarks.multiple_choice import after_thinking
+from evaluation.benchmarks.choice_reader import after_thinking
+from evaluation.benchmarks.hub import Published
 from evaluation.benchmarks.rules import is_rule, passes
 
 
@@ -32,6 +33,7 @@ class KoMtBench:
 
     name = "komt_bench"
     columns = ("question_id", "category", "turns")
+    published = Published(name="LGAI-EXAONE/KoMT-Bench", split="train")
     max_tokens = 1024
 
     def items(self, rows: list[dict[str, Any]]) -> list[Item]:

@@ -10,26 +10,30 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from evaluation.benchmarks.base import BadData, Decoding, Item, read_rows
-from evaluation.benchmarks.multiple_choice import after_thinking
+from evaluation.benchmarks.choice_reader import after_thinking
 
 TEMPLATES = ("single-v1", "single-v1-multi-turn", "single-math-v1", "single-math-v1-multi-turn")
 WITH_REFERENCE = frozenset({"math", "reasoning", "coding"})
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 OTHER_LANGUAGE = frozenset({"138", "140"})
-CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-KOREAN = 0.3  # share of letters, code aside, from which an answer counts as Korean: terms in English are common
+# Code, formulas and links are in no language.
+NO_LANGUAGE = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|https?://\S+", re.DOTALL
+)
+KOREAN = 0.3  # share of words from which an answer counts as Korean: "attention은 query로" is, foreign terms are common
 HIGHEST = 10.0
 
 
 class Rates(Protocol):
     """What a judge does."""
 
-    def rate(self, prompts: Sequence[tuple[str, str]]) -> list[int]: ...
+    def rate(self, prompts: Sequence[tuple[str, str]]) -> list[float]: ...
 
 
 class KoMtJudged:
@@ -102,17 +106,19 @@ class KoMtJudged:
         return template["system_prompt"], text
 
 
-def worth(rating: int, answer: str, question: str) -> float:
+def worth(rating: float, answer: str, question: str) -> float:
     """A rating in (0, 1]: over ten, its root where the answer should have been Korean and is not."""
     kept = rating if question in OTHER_LANGUAGE or is_korean(answer) else math.sqrt(rating)
     return kept / HIGHEST
 
 
 def is_korean(text: str) -> bool:
-    """Whether at least `KOREAN` of the letters, code blocks aside, are Hangul; so is a text without any letter."""
-    letters = [sign for sign in CODE.sub("", text) if sign.isalpha()]
-    hangul = sum("가" <= sign <= "힣" or "ㄱ" <= sign <= "ㆎ" for sign in letters)
-    return not letters or hangul >= KOREAN * len(letters)
+    """Whether at least `KOREAN` of the words hold Hangul, code and formulas aside; so is a text without any word."""
+    words = [
+        word for word in NO_LANGUAGE.sub(" ", unicodedata.normalize("NFC", text)).split() if any(map(str.isalpha, word))
+    ]
+    hangul = sum(any("가" <= sign <= "힣" or "ㄱ" <= sign <= "ㆎ" for sign in word) for word in words)
+    return not words or hangul >= KOREAN * len(words)
 
 
 def read_templates(path: Path) -> dict[str, dict[str, str]]:

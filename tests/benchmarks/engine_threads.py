@@ -14,7 +14,8 @@ from pathlib import Path
 
 from evaluation.benchmarks.base import Decoding, read_rows
 from evaluation.benchmarks.kmmlu_pro import KmmluPro
-from evaluation.engine import Engine, EngineSettings
+from evaluation.engine import Engine
+from evaluation.protocol import EngineSettings
 from evaluation.reference import ITEMS, MODEL
 
 PASSES, PROMPTS = 8, 30

@@ -26,7 +26,8 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, Infeasible
 from compressors.store import Store
 from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Engine, EngineFault, EngineSettings
+from evaluation.engine import Engine
+from evaluation.protocol import EngineFault, EngineSettings
 from search.bench import traits
 from search.recipe import Recipe
 from search.space_file import load_space

@@ -22,7 +22,8 @@ from compressors.build import build
 from compressors.data import read_conversations
 from compressors.store import Store
 from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Engine, EngineFault, EngineSettings
+from evaluation.engine import Engine
+from evaluation.protocol import EngineFault, EngineSettings
 from evaluation.workload import Requests
 from search.recipe import Recipe
 from tests.benchmarks.exaone_shape import random_model

@@ -21,8 +21,9 @@ from compressors.steps import parse_step
 from compressors.store import Store
 from evaluation.answers import AnswerStore
 from evaluation.asking import Subject
-from evaluation.engine import Engine, EngineSettings
+from evaluation.engine import Engine
 from evaluation.measure import Measurer
+from evaluation.protocol import EngineSettings
 from evaluation.reference import CALIBRATION, ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 

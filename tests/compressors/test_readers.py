@@ -18,7 +18,8 @@ from compressors.build import build
 from compressors.data import conversations
 from compressors.quantize import Quantize
 from compressors.store import Store
-from evaluation.engine import Engine, EngineSettings
+from evaluation.engine import Engine
+from evaluation.protocol import EngineSettings
 from tests.compressors.conftest import VOCAB, make_rows
 from tests.compressors.test_schemes_served import make_wide
 

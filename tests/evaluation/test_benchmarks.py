@@ -91,7 +91,8 @@ def test_unusable_multiple_choice_rows_are_named(change: dict[str, object]) -> N
 
 def test_words_are_normalised() -> None:
     decomposed = "\u1100\u1161"  # 가 as two letters
-    assert words(f"{decomposed}, Seoul! '붉은 구리'") == ["가", "seoul", "붉은", "구리"]
+    assert words(f"{decomposed}, Seoul! '붉은　구리' １２％") == ["가", "seoul", "붉은", "구리", "12"]
+    assert words("구리는") != words("구리"), "particles are not cut off"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,11 @@ def test_lookup_item_and_refusals() -> None:
     assert asked.grade(answered, ("문서에서 알 수 없습니다.",)) == 0
     assert asked.grade(empty, ("주어진 문서에는 관련 정보가 없습니다.",)) == 1
     assert asked.grade(empty, ("붉은 구리",)) == 0
+    figures = asked.details(
+        [answered, answered, empty, empty], [("'붉은　구리'.",), ("구리",), ("모릅니다.",), ("구리",)]
+    )
+    assert figures == {"exact_match": 0.5, "unanswerable": 0.5}
+    assert asked.details([answered], [("",)]) == {"exact_match": 0.0}, "no item without an answer, no share of them"
     assert not refuses("붉은 구리") and refuses("This is not mentioned.")
 
 

@@ -14,7 +14,8 @@ import torch
 from cluster.resources import find_device
 from evaluation.benchmarks.base import Decoding, read_rows
 from evaluation.benchmarks.heldout import compare, perplexity
-from evaluation.engine import Engine, EngineFault, EngineSettings
+from evaluation.engine import Engine
+from evaluation.protocol import EngineFault, EngineSettings
 from evaluation.reference import HELDOUT, MODEL
 
 CHAT = [{"role": "user", "content": "Say hello."}]

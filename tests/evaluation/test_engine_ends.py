@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import processes, worker
+from evaluation import processes
 from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Engine, EngineFault, EngineSettings, OutOfMemory
+from evaluation.engine import Engine
 from evaluation.processes import end_session, of_session, said_of
+from evaluation.protocol import EngineFault, EngineSettings, OutOfMemory, lacks_memory
 from evaluation.reference import MODEL
 from tests.evaluation import broken
 
@@ -158,8 +159,12 @@ def test_how_a_process_ended(code, said):
     ],
 )
 def test_a_lack_of_memory_is_known_by_its_words(fault):
-    assert "GiB free on the machine" in worker.shortage(fault, "cpu")
+    assert lacks_memory(f"load: {type(fault).__name__}: {fault}", "")
+    assert lacks_memory(
+        "load: RuntimeError: Engine core initialization failed", f"ERROR {type(fault).__name__}: {fault}"
+    )
 
 
 def test_other_faults_are_none_of_memory():
-    assert worker.shortage(ValueError("a prompt of 9 tokens does not fit max_model_len 8"), "cpu") == ""
+    fault = "generate: ValueError: a prompt of 9 tokens does not fit max_model_len 8"
+    assert not lacks_memory(fault, "INFO Available KV cache memory: 64.2 GiB\nINFO Free memory on device (78/79 GiB)")

@@ -6,9 +6,9 @@ import torch
 from evaluation import health
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Answer, EngineFault
 from evaluation.health import Health, ModelFault, health_of, look, signs
 from evaluation.measure import Measurer, Subject
+from evaluation.protocol import Answer, EngineFault
 from evaluation.reference import ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 from tests.evaluation import broken

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evaluation.benchmarks.heldout import coarse_kl, compare, likelihood_kept, perplexity
-from evaluation.engine import ScoredText
+from evaluation.protocol import ScoredText
 
 
 def scored(logits: torch.Tensor, tokens: list[int], top: int) -> ScoredText:

@@ -13,8 +13,9 @@ from compressors.build import build
 from compressors.quantize import Quantize
 from compressors.store import Store
 from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Engine, EngineFault, EngineSettings
+from evaluation.engine import Engine
 from evaluation.health import ModelFault, look
+from evaluation.protocol import EngineFault, EngineSettings
 from evaluation.reference import MODEL
 from search.bench import NO_DATA, engine_settings
 from search.export import pack

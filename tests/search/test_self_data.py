@@ -4,7 +4,7 @@ import pytest
 
 from compressors.step import Infeasible
 from compressors.store import Store
-from evaluation.engine import Answer, Generation
+from evaluation.protocol import Answer, Generation
 from evaluation.reference import MODEL
 from search.self_data import opening_of, self_written, write
 

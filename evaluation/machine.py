@@ -1,0 +1,113 @@
+"""What the machine of an engine is and does: its names, clocks and free memory.
+
+Imported by `worker.py`, beside which it lies, in the engine's own environment. Asks a GPU through NVML alone: a process
+that has begun CUDA cannot be forked, and vLLM forks its core.
+"""
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def memory(device: str) -> str:
+    """What memory there is now, in words."""
+    told: list[str] = []
+    if device == "cuda":
+        told += gpu_memory()
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    sizes = {line[0]: int(line[1]) / 2**20 for line in lines}
+    told.append(f"{sizes['MemAvailable:']:.1f} of {sizes['MemTotal:']:.1f} GiB free on the machine")
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        told.append(f"{limit / 2**30:.1f} GiB of addresses allowed to the process")
+    return ", ".join(told)
+
+
+def device_name(device: str) -> str:
+    if device == "cuda":
+        from vllm.platforms import current_platform  # asks NVML: a process that has begun CUDA cannot be forked
+
+        return str(current_platform.get_device_name(0))
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+class Clock:
+    """Reads a device's clock while it works: `mhz` is the median afterwards, None where the machine does not tell.
+
+    A GPU's twice a second, in under a millisecond. A processor's once, when the work is done: reading takes time of the
+    very processor whose seconds are counted.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.read = gpu_mhz() if device == "cuda" else cpu_mhz
+        self.readings: list[float] = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True) if device == "cuda" else None
+
+    def watch(self) -> None:
+        while True:
+            self.readings += self.read()
+            if self.over.wait(0.5):
+                return
+
+    def __enter__(self) -> "Clock":
+        if self.thread is not None:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        if self.thread is not None:
+            self.thread.join()
+        else:
+            self.readings = self.read()
+
+    @property
+    def mhz(self) -> float | None:
+        return statistics.median(self.readings) if self.readings else None
+
+
+def cpu_mhz() -> list[float]:
+    """The clocks of the processors this process may use, as the kernel tells them."""
+    lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("cpu MHz")]
+    mine = os.sched_getaffinity(0)
+    return [float(line.split(":")[1]) for number, line in enumerate(lines) if number in mine]
+
+
+def gpu_mhz() -> Callable[[], list[float]]:
+    """What reads the SM clock of the GPU in use; it reads nothing where NVML does not tell."""
+    nvml, handle = gpu()
+    if nvml is None:
+        return list
+    return lambda: [float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))]
+
+
+def gpu_memory() -> list[str]:
+    """Free memory of the GPU in use, in words; nothing where NVML does not tell."""
+    nvml, handle = gpu()
+    if nvml is None:
+        return []
+    found = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return [f"{found.free / 2**30:.1f} of {found.total / 2**30:.1f} GiB free on the GPU"]
+
+
+def gpu() -> tuple[Any, Any]:
+    """NVML, as vLLM carries it, and its handle of the GPU in use; None, and why in the log, where there is none."""
+    from vllm.platforms import current_platform
+    from vllm.third_party import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(current_platform.device_id_to_physical_device_id(0))
+    except (pynvml.NVMLError, ValueError) as fault:
+        print(f"NVML does not tell of the GPU: {fault}", file=sys.stderr)
+        return None, None
