@@ -67,4 +67,5 @@ RTX_4090 = Device(
 # NVIDIA A100 80GB datasheet (2021), SXM: 2,039 GB/s, dense bf16 312, int8 624 T; no fp8 unit.
 A100 = Device(name="NVIDIA A100 SXM 80GB", bandwidth=2039e9, cache=40e6, bf16=312e12, int8=624e12, fp8=None)
 
-DEVICES: dict[str, Device] = {"L4": L4, "H100": H100, "RTX 4090": RTX_4090, "A100": A100}
+DeviceName = Literal["L4", "H100", "RTX 4090", "A100"]
+DEVICES: dict[DeviceName, Device] = {"L4": L4, "H100": H100, "RTX 4090": RTX_4090, "A100": A100}

@@ -29,10 +29,11 @@ from evaluation.score import Score, score
 from evaluation.serves import installed, row
 from evaluation.suite import Suite
 from search.errors import BadInput
+from search.forms import steps_of
 from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
-from search.space import SELF, Space, steps_of
+from search.space import SELF, Space
 
 NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
 

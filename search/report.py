@@ -14,6 +14,7 @@ from search.job import Job
 from search.ledger import Ledger, TrialRecord, ranked, trials_of
 from search.picture import picture
 from search.recipe import Recipe
+from search.target import in_words, predicted_of
 
 COLUMNS = (
     "trial", "status", "rung", "score", "score_low", "score_high", "perf_norm", "speed_norm", "perf", "perf_base",
@@ -69,6 +70,8 @@ def status_of(job: Job) -> dict[str, Any]:
             f"best: {best['trial']}  score {best['score']:.4f} [{best['score_low']:.4f}, {best['score_high']:.4f}]  "
             f"PerfNorm {best['perf_norm']:.3f}  SpeedNorm {best['speed_norm']:+.3f}  {told['best']['recipe']}"
         )
+        told["best"]["predicted"] = predicted_of(job.space, Recipe.of(best["recipe"]), job.base, best["device"])
+        lines += in_words(job.space, told["best"]["predicted"])
         if others:
             lines.append(f"not told apart from it, within the intervals: {', '.join(others)}")
     else:

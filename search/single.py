@@ -27,11 +27,15 @@ from evaluation.protocol import EngineFault
 from search.bases import find_base
 from search.bench import Bench, base_of, traits
 from search.errors import BadInput, RunFailed
+from search.forms import recipes_of
 from search.job import Job
 from search.recipe import Recipe
-from search.space import recipes_of
+from search.space import Space
 from search.space_file import REFERENCE, load_space, resolve_path
 from search.start import check_base, check_inputs, check_questions, check_template, check_weights
+from search.target import in_words, predicted_of
+
+MOST = 10  # predictions shown; all of them are in the JSON
 
 
 def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> dict[str, Any]:
@@ -183,8 +187,20 @@ def plan(space: str, base: str) -> dict[str, Any]:
     for reason in dict.fromkeys(refused.values()):
         those = [recipe for recipe, why in refused.items() if why == reason]
         lines.append(f"infeasible, {len(those)}: {reason} (such as {those[0]})")
-    feasible = [str(recipe) for recipe in recipes.values() if str(recipe) not in refused]
+    feasible = {str(recipe): recipe for recipe in recipes.values() if str(recipe) not in refused}
+    predicted = {name: predicted_of(spec, recipe, folder) for name, recipe in feasible.items()}
+    lines += _predictions(spec, predicted)
     return {
-        "recipes": len(recipes), "feasible": feasible, "infeasible": refused, "ranges": ranges, "seeds": seeds,
+        "recipes": len(recipes), "feasible": list(feasible), "infeasible": refused, "ranges": ranges, "seeds": seeds,
+        "predicted": {name: one for name, one in predicted.items() if one},
         "trials": spec.trials, "rungs": [rung.model_dump() for rung in spec.rungs], "text": "\n".join(lines),
     }  # fmt: skip
+
+
+def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Lines of the `MOST` best by speed on the target, and by what the contest's server would say."""
+    orders = {"speed_norm": lambda one: -one["speed_norm"], "server": lambda one: -one["server"]["middle"]}
+    for key, order in orders.items():
+        best = sorted((name for name, one in predicted.items() if key in one), key=lambda name: order(predicted[name]))
+        for name in best[:MOST]:
+            yield from (f"{line}: {name}" for line in in_words(spec, {key: predicted[name][key]}))

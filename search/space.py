@@ -16,9 +16,8 @@ Knows nothing of searchers: `sample` draws through any object with Optuna's sugg
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from cluster.engines import EngineName
 from compressors.step import Step
 from compressors.steps import STEPS
+from evaluation.devices import DeviceName
 from evaluation.suite import SuiteSpec
 from search.errors import BadInput, first_error
 from search.recipe import Recipe
@@ -104,6 +104,12 @@ class Space(BaseModel):
     )
     timing_seconds: float = Field(60.0, ge=0, description="or until this many more seconds of timing are spent")
     finalists: int = Field(3, ge=0, description="how many of the best are measured again before one is the winner")
+    target: DeviceName | None = Field(
+        None, description="the GPU that the model is meant for: its SpeedNorm there is predicted where none is at hand"
+    )
+    submissions: str | None = Field(
+        None, description="CSV of recorded submissions: what the contest's server would say is read off them"
+    )
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")
@@ -274,35 +280,3 @@ def _draw_range(draw: Suggests, name: str, ends: Range) -> int | float:
     if isinstance(ends.low, int) and isinstance(ends.high, int):
         return draw.suggest_int(name, ends.low, ends.high, step=ends.step, log=ends.log)
     return draw.suggest_float(name, float(ends.low), float(ends.high), log=ends.log)
-
-
-def steps_of(spec: Space) -> Iterator[Step]:
-    """Every step of a space once, in all its forms."""
-    if spec.lanes:
-        listed = [step for lane in spec.lanes for step in Recipe.of(lane).steps]
-    else:
-        listed = [Recipe.of([form]).steps[0] for step in spec.steps for form in _forms(step)]
-    listed += [step for recipe in spec.seed_recipes() for step in recipe.steps]
-    yield from {step.model_dump_json(): step for step in listed}.values()
-
-
-def _forms(step: StepSpace) -> list[dict[str, Any]]:
-    """All forms of one step; of a range only its two ends."""
-    fields = {name: list(values) for name, values in step.choices.items()}
-    fields |= {name: sorted({ends.low, ends.high}) for name, ends in step.ranges.items()}
-    return [
-        {"step": step.step, **step.fixed, **dict(zip(fields, values, strict=True))}
-        for values in itertools.product(*fields.values())
-    ]
-
-
-def recipes_of(spec: Space) -> Iterator[Recipe]:
-    """All recipes of a space, one after another; of a range only its two ends."""
-    if spec.lanes:
-        yield from (Recipe.of(lane) for lane in spec.lanes)
-        return
-    options: list[list[dict[str, Any] | None]] = []
-    for step in spec.steps:
-        options.append([None, *_forms(step)] if step.optional else [*_forms(step)])
-    for draw in itertools.product(*options):
-        yield Recipe.of([step for step in draw if step is not None])

@@ -50,6 +50,8 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     given = content.get("calibration")
     if isinstance(given, str) and given != SELF and not given.startswith(HUB):
         content["calibration"] = resolve_path(content["calibration"], folder)
+    if isinstance(content.get("submissions"), str):
+        content["submissions"] = resolve_path(content["submissions"], folder)
     if isinstance(content.get("evaluation"), dict):
         evaluation = dict(content["evaluation"])
         for key in ("prompts", "heldout"):

@@ -17,10 +17,12 @@ from evaluation.suite import Suite
 from search.bases import find_base
 from search.bench import traits
 from search.errors import BadInput
+from search.forms import recipes_of, steps_of
 from search.job import Job
 from search.ledger import Ledger
-from search.space import SELF, Space, recipes_of, steps_of
+from search.space import SELF, Space
 from search.space_file import load_space
+from search.target import learned
 
 PACKAGES = (
     "squeeze",
@@ -89,6 +91,8 @@ def check_inputs(spec: Space, folder: Path) -> dict[str, str]:
     Returns the benchmarks that nobody can grade, and why.
     """
     left_out = check_questions(spec, folder)
+    if spec.submissions is not None:
+        learned(Path(spec.submissions))
     try:
         if spec.calibration != SELF:
             load_conversations(spec.calibration)

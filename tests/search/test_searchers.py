@@ -2,10 +2,11 @@
 
 import statistics
 
+from search.forms import recipes_of
 from search.ledger import TrialRecord, trials_of
 from search.recipe import Recipe
 from search.searchers import RecipeSampler, RecipeSearcher
-from search.space import Space, recipes_of
+from search.space import Space
 from tests.search.conftest import end_line, rung_line
 
 

@@ -6,10 +6,10 @@ import optuna
 import pytest
 
 from search.errors import BadInput
+from search.forms import recipes_of
 from search.job import Job
 from search.recipe import Recipe
 from search.searchers import RecipeSampler
-from search.space import recipes_of
 from search.space_file import PRESETS, load_space
 
 
