@@ -49,6 +49,10 @@ class Record(BaseModel):
     passes: list[Timing] = []
     fixed: list[Timing] = []  # passes in which each answer was as long as the base's, after the base's words
 
+    def first(self, count: int) -> Record:
+        """The record as it was after `count` passes."""
+        return self.model_copy(update={"passes": self.passes[:count], "fixed": self.fixed[:count]})
+
 
 class Pass(NamedTuple):
     """One time through a slice."""
@@ -114,6 +118,15 @@ class Asker:
         self._keep(part, subject, "", known)
         return known
 
+    def paired(self, part: Slice, subject: Subject, beside: str, as_long: bool) -> int:
+        """How many passes candidate and base took turns in; one that an end in its turn left alone is dropped."""
+        mine, theirs = self.record(part, subject), self.record(part, self.base, beside)
+        count = min(len(mine.passes), len(theirs.passes), *([len(mine.fixed)] if as_long else []))
+        for who, tag, known in ((subject, "", mine), (self.base, beside, theirs)):
+            if len(known.passes) > count or len(known.fixed) > count:
+                self._keep(part, who, tag, known.first(count))
+        return count
+
     def scored(self, number: int, texts: Sequence[str], limit: int, subject: Subject) -> list[ScoredText]:
         """Log-probabilities of held-out `texts`, those that rung `number` adds, in the base's token ids."""
         identity = self.identity(subject) | {"heldout": number, "texts": list(texts), "top": TOP, "limit": limit}
@@ -155,6 +168,7 @@ class Asker:
             "artifact": subject.key,
             "engine": about["engine"],
             "device": about["device_name"],
+            "versions": about["versions"],
             "settings": engine.settings.model_dump(exclude={"python", "versions", "load_timeout", "answer_timeout"}),
         }
 
@@ -186,7 +200,7 @@ class Asker:
     def _name(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
         return self.identity(subject) | {
             "slice": part.fingerprint,
-            "decoding": [decoding.model_dump() for decoding in self._decodings(part)],
+            "decoding": [decoding.model_dump() for decoding in self.decodings(part)],
             "thinking": self.thinking,
             "beside": beside,
         }
@@ -194,7 +208,8 @@ class Asker:
     def _keep(self, part: Slice, subject: Subject, beside: str, record: Record) -> None:
         self.store.put(self._name(part, subject, beside), record.model_dump())
 
-    def _decodings(self, part: Slice) -> list[Decoding]:
+    def decodings(self, part: Slice) -> list[Decoding]:
+        """How each item is asked."""
         wanted = [self.graders[part.benchmark].decoding(item) for item in part.items]
         # a thought takes what it takes: the engine cuts this to what the prompt leaves of its context
         return [one.model_copy(update={"max_tokens": THOUGHT}) for one in wanted] if self.thinking else wanted
@@ -211,9 +226,11 @@ class Asker:
             lengths = [[one] for one in grader.in_order(part.items, found.tokens)]
             took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
             timing = Timing(seconds=took, tokens=sum(one for (one,) in lengths))
+            if not all(math.isfinite(one) for part_values in found.values for one in part_values):
+                raise ModelFault(f"lm-eval finds values that are not numbers for {part.benchmark}")
             values = [[repr(one)] for one in grader.in_order(part.items, found.values)]
             return Pass(values, lengths, timing, Health())
-        decodings = self._decodings(part)
+        decodings = self.decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         texts: list[list[str]] = [[] for _ in part.items]
         tokens: list[list[int]] = [[] for _ in part.items]

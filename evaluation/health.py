@@ -29,7 +29,7 @@ BROKEN = 0.9  # of all answers: a few lucky stops are no sign of health
 HALF = 0.5  # of each benchmark's; and what the base shows in more is the benchmark's doing, a tight limit say
 LEAST = 5  # answers: below that a chance of one half may do it
 LIMIT = "length"  # why vLLM ends what met its limit
-FREE_TOKENS = 512  # room to end in, for who was cut at a benchmark's few tokens
+FREE_TOKENS = 512  # room to end in, for who was cut at a benchmark's few tokens; twice the limit where that is more
 LOOK = "1 2 3 4 5 6 7 8. The capital of South Korea is Seoul. 대한민국의 수도는 서울이다."
 LOOK_TOKENS = 64
 
@@ -68,7 +68,7 @@ def health_of(answers: Iterable[Answer]) -> Health:
         found += Health(
             answers=1,
             cut=cut,
-            empty=not answer.text.strip(),
+            empty=not answer.text.removeprefix("<think>").strip(),  # the tag may be the prompt's own
             garbled=answer.bad_bytes > cut,
             unknown=answer.unknown > 0,
         )
@@ -97,9 +97,11 @@ def describe(found: Iterable[Sign], model: Mapping[str, Health], base: Mapping[s
     return f"the model {said}: of {mine.answers} answers {mine}; the base's: {theirs}"
 
 
-def ends(engine: Engine, conversations: Sequence[list[dict[str, str]]], thinking: bool) -> bool:
-    """Whether the loaded model ends any answer by itself, given more room than a benchmark's few tokens."""
-    room = [Decoding(max_tokens=FREE_TOKENS)] * len(conversations)
+def ends(
+    engine: Engine, conversations: Sequence[list[dict[str, str]]], limits: Sequence[Decoding], thinking: bool
+) -> bool:
+    """Whether the loaded model ends any answer by itself, given more room than the limits that cut it."""
+    room = [Decoding(max_tokens=max(FREE_TOKENS, 2 * one.max_tokens)) for one in limits]
     return any(answer.finish != LIMIT for answer in engine.generate(conversations, room, thinking).answers)
 
 

@@ -88,7 +88,15 @@ def gpu_mhz() -> Callable[[], list[float]]:
     nvml, handle = gpu()
     if nvml is None:
         return list
-    return lambda: [float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))]
+
+    def read() -> list[float]:
+        try:
+            return [float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))]
+        except nvml.NVMLError as fault:
+            print(f"NVML does not tell the clock: {fault}", file=sys.stderr)
+            return []
+
+    return read
 
 
 def gpu_memory() -> list[str]:
@@ -96,7 +104,10 @@ def gpu_memory() -> list[str]:
     nvml, handle = gpu()
     if nvml is None:
         return []
-    found = nvml.nvmlDeviceGetMemoryInfo(handle)
+    try:
+        found = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError as fault:  # asked for while a fault is told: that one must come through
+        return [f"NVML does not tell the GPU's memory: {fault}"]
     return [f"{found.free / 2**30:.1f} of {found.total / 2**30:.1f} GiB free on the GPU"]
 
 

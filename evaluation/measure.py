@@ -62,24 +62,29 @@ class Measurer:
             alone = self.measure(subject, rung)
             return alone, alone
         beside = f"beside {subject.key}"
-        if self._in_turns:
-            parts = self.suite.timed_up_to(rung)
-            self._take_turns(parts, subject, beside, self.passes, rung == self.suite.last_rung)
-            if rung == self.suite.last_rung:
-                self._until_precise(parts, subject, beside)
-        mine, theirs = self.measure(subject, rung), self.measure(self.base, rung, beside)
-        self._check_health(subject, rung, mine, theirs)
-        return mine, theirs
+        parts, last = self.suite.timed_up_to(rung), rung == self.suite.last_rung
+        if not self._in_turns:
+            mine, theirs = self.measure(subject, rung), self.measure(self.base, rung, beside)
+            self._check_health(parts, subject, beside)
+            return mine, theirs
+        self._take_turns(parts, subject, beside, 1, last)
+        self._check_health(parts, subject, beside)  # before more is paid for it: who never stops takes longest of all
+        self._take_turns(parts, subject, beside, self.passes, last)
+        if last:
+            self._until_precise(parts, subject, beside)
+        return self.measure(subject, rung), self.measure(self.base, rung, beside)
 
-    def _check_health(self, subject: Subject, rung: int, mine: Measurement, theirs: Measurement) -> None:
-        found = signs(mine.health, theirs.health)
+    def _check_health(self, parts: Sequence[Slice], subject: Subject, beside: str) -> None:
+        mine, theirs = self._health(parts, subject, ""), self._health(parts, self.base, beside)
+        found = signs(mine, theirs)
         if "cut" in found:  # a limit of 32 tokens cuts who talks much, too: that one ends when it may
-            items = [item for part in self.suite.up_to(rung) if part.benchmark in found["cut"] for item in part.items]
-            chats = [[{"role": "user", "content": item.turns[0]}] for item in items[:AGAIN]]
-            if ends(self.asker.at_work(subject), chats, self.asker.thinking):
+            cut = [part for part in parts if part.benchmark in found["cut"]]
+            asked = [one for part in cut for one in zip(part.items, self.asker.decodings(part), strict=True)][:AGAIN]
+            chats = [[{"role": "user", "content": item.turns[0]}] for item, _ in asked]
+            if ends(self.asker.at_work(subject), chats, [one for _, one in asked], self.asker.thinking):
                 del found["cut"]
         if found:
-            raise ModelFault(describe(found, mine.health, theirs.health))
+            raise ModelFault(describe(found, mine, theirs))
 
     def measure(self, subject: Subject, rung: int, beside: str = "") -> Measurement:
         """Everything up to `rung`; `beside` names the timings wanted, where a model was timed more than once."""
@@ -102,7 +107,7 @@ class Measurer:
             versions=about["versions"],
             left_out=self.suite.left_out,
             turns=self._in_turns,
-            health={name: self._health(name, subject, rung, beside) for name in self.suite.graders},
+            health=self._health(self.suite.up_to(rung), subject, beside),
         )
 
     @property
@@ -121,7 +126,7 @@ class Measurer:
         same = 0
         for part in parts:
             record = self._asked(part, subject, beside)
-            theirs = self._asked(part, self.base, "").texts if compares else None
+            theirs = self._asked(part, self.base, "", untimed=True).texts if compares else None
             records.append(record)
             if isinstance(grader, KoMtJudged):
                 rated = grader.grade_all(part.items, [tuple(texts) for texts in record.texts])
@@ -144,9 +149,12 @@ class Measurer:
             details=details,
         )
 
-    def _health(self, name: str, subject: Subject, rung: int, beside: str) -> Health:
-        parts = [part for part in self.suite.up_to(rung) if part.benchmark == name]
-        return sum((self.asker.record(part, subject, beside).health for part in parts), Health())
+    def _health(self, parts: Sequence[Slice], subject: Subject, beside: str) -> dict[str, Health]:
+        """By benchmark, of what was asked so far."""
+        found = dict.fromkeys(self.suite.graders, Health())
+        for part in parts:
+            found[part.benchmark] += self.asker.record(part, subject, beside).health
+        return found
 
     def _weighed(self, grader: ByLikelihood, parts: Sequence[Slice], subject: Subject) -> BenchmarkFigures:
         """Options weighed by their likelihood: there is nothing to time."""
@@ -157,30 +165,29 @@ class Measurer:
         }
         return BenchmarkFigures(grades=grades, passes=[])
 
-    def _asked(self, part: Slice, subject: Subject, beside: str) -> Record:
-        """The slice with as many passes as every rung has, asked now where it was not before."""
+    def _asked(self, part: Slice, subject: Subject, beside: str, untimed: bool = False) -> Record:
+        """The slice with as many passes as every rung has, or one where only the words count, asked now if need be."""
         record = self.asker.record(part, subject, beside)
-        wanted = 1 if weighs(self.suite.graders[part.benchmark]) else self.passes
+        wanted = 1 if untimed or weighs(self.suite.graders[part.benchmark]) else self.passes
         while len(record.passes) < wanted:
             record = self.asker.ask(part, subject, beside)
         return record
 
     def _take_turns(self, parts: Sequence[Slice], subject: Subject, beside: str, wanted: int, last: bool) -> None:
-        """Bring candidate and base to `wanted` passes over each slice, in the order B A A B B A.
+        """Bring candidate and base to `wanted` passes over each slice, in the order B A A B B A, slice by slice.
 
         On the `last` rung the candidate also answers in the base's lengths, the slices that this rung adds: the speed
         that does not depend on how much a model says.
         """
-        for number in range(wanted):
-            turns = [(self.base, beside), (subject, "")]
-            for who, tag in turns if number % 2 == 0 else reversed(turns):
-                for part in parts:
-                    if len(self.asker.record(part, who, tag).passes) <= number:
-                        self.asker.ask(part, who, tag)
-                    if who == subject and last and self._can_be_as_long(part):
-                        base = self.asker.record(part, self.base, beside)
-                        if len(self.asker.record(part, who).fixed) <= number:
-                            self.asker.ask_as_long(part, who, base)
+        for part in parts:
+            as_long = last and self._can_be_as_long(part)
+            done = self.asker.paired(part, subject, beside, as_long)
+            for number in range(done, wanted):
+                turns = [(self.base, beside), (subject, "")]
+                for who, tag in turns if number % 2 == 0 else reversed(turns):
+                    self.asker.ask(part, who, tag)
+                    if who == subject and as_long:
+                        self.asker.ask_as_long(part, who, self.asker.record(part, self.base, beside))
 
     def _can_be_as_long(self, part: Slice) -> bool:
         """Whether a slice is of the last rung, and its answers' lengths are ours to say: lm-eval says its own."""
@@ -196,6 +203,6 @@ class Measurer:
             mine = [self.asker.record(part, subject).passes for part in parts]
             theirs = [self.asker.record(part, self.base, beside).passes for part in parts]
             told = speed(mine, theirs, True, np.random.default_rng(0))
-            if told.half_width <= self.within:
+            if min(len(one) for one in mine) > 1 and told.half_width <= self.within:
                 return
             self._take_turns(parts, subject, beside, min(len(one) for one in mine) + 2, False)

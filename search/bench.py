@@ -84,6 +84,8 @@ class Bench:
         if self._data is None:
             spec = self.job.space
             if spec.calibration == SELF:
+                if self.job.device != "cpu":
+                    self.base_engine.unload()  # the same model, on the other engine: one GPU has no room for both
                 self._data = self_written(self.engine, self.job.base, self.job.base_key, spec.self_rows, self.store)
             else:
                 self._data = load_conversations(spec.calibration)

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def run(job: Job, address: str | None = None, quiet: bool = False) -> list[Trial
         finally:
             wandb_log.close()
     trials = list(trials_of(ledger.read()).values())
-    if not complete and job.hours is None:
+    if not complete:
         raise RunFailed(f"interrupted; what was finished is kept: go on with `squeeze resume {job.run}`")
     if not trials:
         raise RunFailed(f"no trial came to an end; see {job.run / 'logs'}")
@@ -71,6 +72,9 @@ class Scribe:
         self.watch.again(line)
         self.wandb_log.again(line)
 
+    def say(self, text: str) -> None:
+        self.watch.say(text)
+
     def fell(self, name: str, recipe: list[dict[str, Any]], status: str, reason: str) -> None:
         """A trial that had ended well and did not stand a second look."""
         self.ended.discard(name)
@@ -86,7 +90,7 @@ class Scribe:
 
 
 def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: str | None) -> bool:
-    """Run Ray Tune; True when it came to its end by itself, False when it was interrupted or out of time."""
+    """Run Ray Tune and measure the best again; True when it came to an end of its budget, False when interrupted."""
     import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
@@ -134,10 +138,12 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
         ),
     )
     try:
+        begin = time.monotonic()
         with _terminated_as_interrupted(job.run):
             tuner.fit()
-            complete = searcher.exhausted and not searcher.running
-            if complete or job.hours is not None:
+            out_of_time = job.hours is not None and time.monotonic() - begin >= job.hours * 3600
+            complete = out_of_time or (searcher.exhausted and not searcher.running)
+            if complete:  # not where somebody asked to end
                 measure_finalists(job, lambda: trials_of(scribe.ledger.read()).values(), resources, scribe)
     finally:
         ray.shutdown()

@@ -71,6 +71,11 @@ def status_of(job: Job) -> dict[str, Any]:
             f"PerfNorm {best['perf_norm']:.3f}  SpeedNorm {best['speed_norm']:+.3f}  {told['best']['recipe']}"
         )
         told["best"]["predicted"] = predicted_of(job.space, Recipe.of(best["recipe"]), job.base, best["device"])
+        if best.get("fixed_norm") is not None:
+            lines.append(f"its SpeedNorm with answers as long as the base's: {best['fixed_norm']:+.3f} "
+                         f"(it says {best['length_ratio']:.2f} times as much)")  # fmt: skip
+        if full[0].again is None and job.space.finalists:
+            lines.append("it was measured once: nobody has looked a second time")
         lines += in_words(job.space, told["best"]["predicted"])
         if others:
             lines.append(f"not told apart from it, within the intervals: {', '.join(others)}")
@@ -118,11 +123,24 @@ def _cells(row: dict[str, Any]) -> list[str]:
     interval = "" if row["score"] is None else f"{row['score_low']:.3f} – {row['score_high']:.3f}"
     return [
         row["trial"], row["status"], row["rung"], number("score", ".4f"), interval, number("perf_norm", ".3f"),
-        number("speed_norm", "+.3f"), number("size_mb", ".1f"), row["recipe"], row["reason"],
+        number("speed_norm", "+.3f"), number("fixed_norm", "+.3f"), number("size_mb", ".1f"), row["recipe"],
+        row["reason"],
     ]  # fmt: skip
 
 
-HEAD = ["trial", "status", "rung", "score", "95 %", "PerfNorm", "SpeedNorm", "MB", "recipe", "reason"]
+HEAD = [
+    "trial",
+    "status",
+    "rung",
+    "score",
+    "95 %",
+    "PerfNorm",
+    "SpeedNorm",
+    "at base's lengths",
+    "MB",
+    "recipe",
+    "reason",
+]
 
 
 def _markdown(job: Job, told: dict[str, Any], rows: list[dict[str, Any]]) -> str:

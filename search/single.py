@@ -149,6 +149,8 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
         "health": {name: one.model_dump() for name, one in measured.health.items()},
         "engine": measured.engine,
         "device": measured.device,
+        "versions": measured.versions,
+        "mhz": measured.mhz,
         "kernels": measured.kernels,
     }
     wide = max(14, *map(len, told["benchmarks"]))
@@ -160,6 +162,11 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
     lines.append(f"{'answers':14} {sum(measured.health.values(), Health())}")
     if baseline is not None:
         told["score"] = score.model_dump()
+        if score.fixed_norm is not None:
+            lines.append(
+                f"{'SpeedNorm':14} {score.speed_norm:+.4f}; {score.fixed_norm:+.4f} with answers as long as the base's "
+                f"(it says {score.length_ratio:.2f} times as much)"
+            )
         lines.append(f"{'score':14} {score.score:.4f} [{score.score_low:.4f}, {score.score_high:.4f}] against {base}")
     return told | {"text": "\n".join(lines)}
 

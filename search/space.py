@@ -98,7 +98,7 @@ class Space(BaseModel):
     rungs: tuple[Rung, ...] = DEFAULT_RUNGS
     eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
     engine: EngineName = Field("own", description="own: this environment's vLLM; contest: 0.14.1, see `make contest`")
-    passes: int = Field(3, ge=1, description="timed passes over each slice of items, at every rung")
+    passes: int = Field(3, ge=2, description="timed passes over each slice of items, at every rung")
     within: float = Field(
         0.01, gt=0, description="on the last rung passes go on until SpeedNorm's 95 % interval is within ± this"
     )

@@ -47,6 +47,7 @@ def _load(name: str, published: Published) -> list[dict[str, Any]]:
     import logging
 
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings of each try: the last one is told
     try:
@@ -54,7 +55,12 @@ def _load(name: str, published: Published) -> list[dict[str, Any]]:
             streamed = load_dataset(name, published.config, split=published.split, streaming=True)
             return [dict(row) for row in streamed.take(published.first)]
         return [dict(row) for row in load_dataset(name, published.config, split=published.split)]
-    except (OSError, ValueError) as fault:  # not there, gated, out of reach, no such configuration or split
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        DatasetsError,
+    ) as fault:  # not there, gated, out of reach, no such configuration or split
         reason = f"{type(fault).__name__}: {' '.join(str(fault).split())[:160]}"
         remedy = "accept its terms on its page and set HF_TOKEN" if published.gated else "see that it can be reached"
         raise BadData(f"the hub does not give {name} ({reason}): {remedy}, or download it and name its file") from fault

@@ -93,17 +93,18 @@ def test_the_base_is_timed_beside_each_candidate(engine, tmp_path, asked):
 
 
 def test_candidate_and_base_take_turns(engine, tmp_path):
-    """Order B A A B B A; the base stays loaded, the candidate's answers are its own."""
+    """Order B A A B B A, slice by slice; the base stays loaded, the candidate's answers are its own."""
     order = []
     whole = suite(tmp_path, benchmarks={}, heldout=None)
     store = AnswerStore(tmp_path / "answers")
     measurer = Measurer(Told("A", engine, order), Told("B", engine, order), BASE, whole, store, passes=3)
     model, base = measurer.measure_pair(Subject(key="candidate", folder=MODEL), 1)
     slices = len(model.passes)
-    # each warms up once when it is loaded; all slices, turn by turn; last, the base's own reference answers
-    turns = [who for who in "BAABBA" for _ in range(slices)]
-    assert order[: 2 + 6 * slices] == ["B", *turns[:slices], "A", *turns[slices:]]
-    assert set(order[2 + 6 * slices :]) == {"B"}
+    # each warms up once when it is loaded; one turn over each slice, then health is looked at, then the others
+    first, others = ["B", "A"] * slices, ["A", "B", "B", "A"] * slices
+    assert order[: 2 + 6 * slices] == ["B", "B", "A", *first[1:], *others]
+    assert set(order[2 + 6 * slices :]) == {"B"}  # its own reference answers, once
+    assert len(order[2 + 6 * slices :]) == slices
     assert model.turns
     assert base.turns
     assert all(len(passes) == 3 for passes in (*model.passes, *base.passes))

@@ -99,6 +99,24 @@ def test_the_time_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.9 <= covered / rounds <= 1.0
 
 
+def test_moods_that_turns_share_and_noise_that_they_do_not():
+    """Each slice's pass k meets one mood in both models, which drifts from slice to slice; each has noise of its own."""
+    random = np.random.default_rng(1)
+    covered, rounds, slices, passes = 0, 150, 8, 3
+    for _ in range(rounds):
+        moods = np.exp(np.cumsum(random.normal(0, 0.05, slices * passes))).reshape(slices, passes)
+
+        def timed(seconds, moods=moods):
+            noise = random.normal(1, 0.02, (slices, passes))
+            took = [[Timing(seconds=float(one), tokens=100) for one in row] for row in seconds * moods * noise]
+            figures = BenchmarkFigures(grades={"a": 1.0}, passes=took)
+            return measurement([1], [1.0]).model_copy(update={"benchmarks": {"b": figures}, "turns": True})
+
+        result = score(timed(0.8), timed(1.0))
+        covered += result.speed_low <= 0.2 <= result.speed_high
+    assert 0.9 <= covered / rounds <= 1.0
+
+
 def test_what_met_both_alike_widens_nothing():
     """A machine that slows down for both, pass by pass, says nothing against either when they took turns."""
     moods = [1.0, 1.5, 1.2]

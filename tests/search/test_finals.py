@@ -3,7 +3,9 @@
 import pytest
 import ray
 
-from search.finals import measure_finalists, once_measured
+from evaluation.health import ModelFault
+from evaluation.protocol import EngineFault
+from search.finals import Referee, measure_finalists, once_measured
 from search.ledger import trials_of
 from tests.search.conftest import end_line, rung_line
 
@@ -26,6 +28,10 @@ class Job:
 class Scribe:
     def __init__(self):
         self.events = events()
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
 
     def again(self, line):
         self.events.append(line)
@@ -54,7 +60,9 @@ def referee(monkeypatch):
             self.asked.append(given[0])
             told = self.told[given[0]]
             if isinstance(told, str):
-                return {"fault": told}
+                return {"fault": told, "broken": told == "it never stops"}
+            if isinstance(told, Exception):
+                raise told
             return rung_line(given[0], 2, told) | {"event": "again"}
 
     def made(told):
@@ -85,6 +93,41 @@ def test_one_that_falls_behind_lets_another_up(referee):
 
 def test_one_that_fails_the_second_time_is_out(referee):
     assert asked(referee, {"t001": "it never stops", "t002": 0.66, "t000": 0.61}) == ["t001", "t002", "t000"]
+
+
+@pytest.mark.parametrize("fault", ["JudgeFault: no answer", ray.exceptions.ActorDiedError()])
+def test_a_fault_that_is_not_the_models_leaves_the_first_measurements(referee, fault):
+    remote, scribe = referee({"t001": fault}), Scribe()
+    measure_finalists(Job, lambda: trials_of(scribe.events).values(), {"CPU": 1.0}, scribe)
+    assert remote.asked == ["t001"]
+    assert scribe.events == events()
+    assert "first measurements stand" in scribe.said[0]
+
+
+def test_what_goes_wrong_with_a_referee_is_told_and_not_raised(tmp_path):
+    class Bench:
+        asked = 0
+
+        def rung(self, recipe, rung):
+            Bench.asked += 1
+            raise self.fault
+
+        def close(self):
+            pass
+
+    one = object.__new__(Referee)
+    one.job = type("Job", (), {"run": tmp_path, "last_rung": 2})
+    one.bench = Bench()
+    for fault, broken, tries in [
+        (ModelFault("NaN"), True, 1),
+        (EngineFault("hung"), False, 2),
+        (OSError("x"), False, 1),
+    ]:
+        Bench.fault, Bench.asked = fault, 0
+        told = one.measure("t000", [])
+        assert (told["broken"], Bench.asked) == (broken, tries)
+        assert str(fault) in told["fault"]
+    assert "OSError" in (tmp_path / "logs" / "t000-again.txt").read_text()
 
 
 def test_nothing_is_started_where_all_were(referee):
