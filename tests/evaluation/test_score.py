@@ -100,7 +100,7 @@ def test_the_time_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_moods_that_turns_share_and_noise_that_they_do_not():
-    """Each slice's pass k meets one mood in both models, which drifts from slice to slice; each has noise of its own."""
+    """Pass k of a slice meets one mood in both models, which drifts on; each has noise of its own."""
     random = np.random.default_rng(1)
     covered, rounds, slices, passes = 0, 150, 8, 3
     for _ in range(rounds):
