@@ -7,11 +7,13 @@ the wall seconds of each and their ratio.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +45,29 @@ class Told(Engine):
         return super()._ask(op, timeout, **request)
 
 
+@contextlib.contextmanager
+def bare(settings: EngineSettings, engine: Engine, scratch: Path) -> Iterator[Callable[[], float]]:
+    """vLLM alone with the model loaded and warm: a call is one pass, in seconds."""
+    with (scratch / "bare.log").open("w") as log, subprocess.Popen(
+        [settings.python, str(BARE), str(scratch / "asked.json")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=log, text=True, env=engine._environment(),
+    ) as process:  # fmt: skip
+
+        def alone() -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit(f"the bare process ended: {(scratch / 'bare.log').read_text()[-600:]}")
+            return float(json.loads(line)["seconds"])
+
+        alone()
+        yield alone
+        process.stdin.close()
+
+
 def main(
     model: str,
     space: str,
@@ -62,32 +87,24 @@ def main(
             return time.perf_counter() - begin
 
         evaluation(-1)  # loads and warms up, and tells what is asked
-        asked = engine.batches[1:]  # the first is the warm-up
+        asked = [batch for batch in engine.batches[1:] if len(batch["conversations"])]  # the first is the warm-up
         (scratch / "asked.json").write_text(
             json.dumps({"model": str(folder), "settings": engine._llm_settings(folder), "batches": asked})
         )
-        with (scratch / "bare.log").open("w") as log, subprocess.Popen(
-            [settings.python, str(BARE), str(scratch / "asked.json")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=log, text=True, env=engine._environment(),
-        ) as bare:  # fmt: skip
-            assert bare.stdin is not None
-            assert bare.stdout is not None
-
-            def alone() -> float:
-                bare.stdin.write("go\n")
-                bare.stdin.flush()
-                return float(json.loads(bare.stdout.readline())["seconds"])
-
-            alone()
-            pairs = []
-            for number in range(rounds):
-                if number % 2:
-                    own, other = evaluation(number), alone()
-                else:
-                    other, own = alone(), evaluation(number)
-                pairs.append((own, other))
-                print(f"evaluation {own:.3f} s, bare generate {other:.3f} s: {own / other:.3f}", flush=True)
-            bare.stdin.close()
+        if settings.device == "cuda":  # one GPU has no room for both at once
+            own = [evaluation(number) for number in range(rounds)]
+            engine.close()
+            with bare(settings, engine, scratch) as alone:
+                pairs = list(zip(own, [alone() for _ in range(rounds)], strict=True))
+        else:
+            with bare(settings, engine, scratch) as alone:
+                pairs = []
+                for number in range(rounds):
+                    turns = [lambda number=number: evaluation(number), alone]
+                    first, second = [one() for one in (turns if number % 2 else reversed(turns))]
+                    pairs.append((first, second) if number % 2 else (second, first))
+        for own_seconds, bare_seconds in pairs:
+            print(f"evaluation {own_seconds:.3f} s, bare {bare_seconds:.3f} s: {own_seconds / bare_seconds:.3f}")
         items = sum(len(part.items) for part in suite.up_to(0))
         print(f"{items} items on {engine.about['device_name']}, {engine.about['engine']}: median ratio "
               f"{statistics.median(own / other for own, other in pairs):.3f}")  # fmt: skip
