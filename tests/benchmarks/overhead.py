@@ -41,7 +41,8 @@ class Told(Engine):
 
     def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:
         if op == "generate":
-            self.batches.append({key: request[key] for key in ("conversations", "sampling")})
+            asked = {key: request[key] for key in ("conversations", "sampling")}
+            self.batches.append(json.loads(json.dumps(asked)))  # as it is now: the caller goes on with its chats
         return super()._ask(op, timeout, **request)
 
 
