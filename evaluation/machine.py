@@ -43,8 +43,8 @@ def device_name(device: str) -> str:
 class Clock:
     """Reads a device's clock while it works: `mhz` is the median afterwards, None where the machine does not tell.
 
-    A GPU's twice a second, in under a millisecond. A processor's once, when the work is done: reading takes time of the
-    very processor whose seconds are counted.
+    A GPU's twice a second, which no timing shows (docs/measurements.md). A processor's once, when the work is done:
+    reading takes time of the very processor whose seconds are counted.
     """
 
     def __init__(self, device: str) -> None:
