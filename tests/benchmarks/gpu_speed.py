@@ -4,6 +4,7 @@ FOLDER holds the model's own config and tokenizer, ROWS conversations; weights a
 them. Each variant and the base take turns (B A A B) through the engine that squeeze measures with, each answer exactly
 as long as its workload says, and the base sleeps while the variant works. Prints a JSON line a variant and workload:
 seconds of every pass, clocks, tokens; `--only` takes variants by number, so that a long table is made in parts.
+Loading takes a minute and more, mostly of one core, so `--at-once` engines load together, each with the same KV cache.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,7 +51,15 @@ VARIANTS = (
     '[{"step":"prune_hidden","hidden":1536}]',
     '[{"step":"quantize","scheme":"W8A16"}]',
 )
+KV_CACHE_GIB = 16  # all 32 long prompts at once
 Chat = list[dict[str, str]]
+
+
+class Pinned(Engine):
+    """An engine whose KV cache is of one size, whatever others hold of the GPU as it loads."""
+
+    def _llm_settings(self, folder: Path) -> dict[str, Any]:
+        return super()._llm_settings(folder) | {"kv_cache_memory_bytes": KV_CACHE_GIB * 2**30}
 
 
 def chats_of(folder: Path, rows: Path, requests: Requests) -> list[Chat]:
@@ -61,7 +72,7 @@ def chats_of(folder: Path, rows: Path, requests: Requests) -> list[Chat]:
     length = requests.prompt_tokens - 20  # the template's part
     starts = itertools.count(0, 997)  # a prime: no two prompts begin alike
     return [
-        [{"role": "user", "content": tokenizer.decode((ids[at % (len(ids) - length) :])[:length])}]
+        [{"role": "user", "content": str(tokenizer.decode((ids[at % (len(ids) - length) :])[:length]))}]
         for at in itertools.islice(starts, requests.prompts)
     ]
 
@@ -108,14 +119,14 @@ def main(
     only: Annotated[str, typer.Option(help="numbers of variants, from 0, such as 0,3,5")] = "",
     rounds: Annotated[int, typer.Option(help="turns of each")] = 2,
     seconds: Annotated[float, typer.Option(help="no variant is begun after these")] = 3600.0,
-    repeats: Annotated[int, typer.Option(help="passes of the base alone, in a row, before the variants")] = 0,
+    at_once: Annotated[int, typer.Option(help="engines that load at the same time; their caches must fit")] = 3,
     logs: Annotated[Path | None, typer.Option(help="where the engines' logs are kept")] = None,
 ) -> None:
     begin = time.monotonic()
     chosen = [int(number) for number in only.split(",")] if only else list(range(len(VARIANTS)))
     chats = {requests.name: chats_of(folder, rows, requests) for requests in WORKLOADS}
     data = read_conversations(rows, limit=16)
-    settings = EngineSettings(device="cuda", sleeps=True, max_model_len=16384)
+    settings = EngineSettings(device="cuda", sleeps=True, max_model_len=16384, gpu_memory_utilization=0.25)
     with tempfile.TemporaryDirectory() as scratch:
         base_folder, store = Path(scratch) / "base", Store(Path(scratch) / "store")
         random_model(folder, base_folder)
@@ -123,33 +134,55 @@ def main(
                                         device="cuda", furthest=0).artifact.folder for one in chosen}  # fmt: skip
         print(f"# built after {time.monotonic() - begin:.0f} s", flush=True)
         kept = logs if logs is not None else Path(scratch)
-        with Engine(settings, kept / "base.log") as base, Engine(settings, kept / "engine.log") as engine:
-            engine.launch()
-            at = time.monotonic()
-            base.load(base_folder)
-            print(f"# base loaded in {time.monotonic() - at:.0f} s", flush=True)
-            for _ in range(1 + repeats):  # the first warms up
-                told = timed(base, chats)
-                print(
-                    "# base",
-                    {name: (round(one["seconds"] or 0, 4), one["mhz"]) for name, one in told.items()},
-                    flush=True,
-                )
-            for name, model in folders.items():
-                if time.monotonic() - begin > seconds:
-                    print(json.dumps({"variant": name, "fault": f"not begun: {seconds:.0f} s are over"}), flush=True)
-                    continue
-                try:
-                    base.sleep()
-                    engine.start()
-                    at = time.monotonic()
-                    engine.load(model)
-                    load = time.monotonic() - at
-                    timed(engine, chats)
-                    for row in beside(engine, base, rounds, chats):
-                        print(json.dumps({"variant": name, "load": round(load, 1), **row}), flush=True)
-                except EngineFault as fault:
-                    print(json.dumps({"variant": name, "fault": str(fault)[:300]}), flush=True)
+        waiting = list(folders.items())
+        with Pinned(settings, kept / "base.log") as base:
+            while waiting and time.monotonic() - begin < seconds:
+                room = at_once if base.loaded else at_once - 1
+                group, waiting = waiting[:room], waiting[room:]
+                with ExitStack() as stack:
+                    engines = [
+                        stack.enter_context(Pinned(settings, kept / f"engine-{len(waiting) + number}.log"))
+                        for number in range(len(group))
+                    ]
+                    wanted = [(engine, folder) for engine, (_, folder) in zip(engines, group, strict=True)]
+                    loaded(([] if base.loaded else [(base, base_folder)]) + wanted)
+                    print(f"# {len(group)} loaded after {time.monotonic() - begin:.0f} s", flush=True)
+                    for engine, (name, _) in zip(engines, group, strict=True):
+                        compare(name, engine, base, rounds, chats)
+            for name, _ in waiting:
+                print(json.dumps({"variant": name, "fault": f"not begun: {seconds:.0f} s are over"}), flush=True)
+
+
+def loaded(wanted: list[tuple[Engine, Path]]) -> None:
+    """Load all together, and leave all asleep; one that cannot is left as it is, and its first pass says why."""
+
+    def load(one: tuple[Engine, Path]) -> None:
+        engine, folder = one
+        engine.load(folder)
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        for (_, folder), future in [(one, pool.submit(load, one)) for one in wanted]:
+            try:
+                future.result()
+            except EngineFault as fault:
+                print(json.dumps({"folder": folder.name, "fault": str(fault)[:300]}), flush=True)
+    for engine, _ in wanted:
+        engine.sleep()
+
+
+def compare(name: str, engine: Engine, base: Engine, rounds: int, chats: dict[str, list[Chat]]) -> None:
+    """Print the rows of one variant, each engine warmed up first; one that cannot be timed says why."""
+    try:
+        for warmed, rests in ((base, engine), (engine, base)):
+            rests.sleep()
+            warmed.wake()
+            timed(warmed, chats)
+        for row in beside(engine, base, rounds, chats):
+            print(json.dumps({"variant": name, **row}), flush=True)
+    except EngineFault as fault:
+        print(json.dumps({"variant": name, "fault": str(fault)[:300]}), flush=True)
+    finally:
+        engine.sleep()
 
 
 if __name__ == "__main__":
