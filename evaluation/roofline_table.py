@@ -17,6 +17,7 @@ EXAONE = Description(
 )  # EXAONE-4.0-1.2B
 LONG_PROMPTS = (Requests(name="long prompts", prompts=32, prompt_tokens=8000, output_tokens=32),)
 
+
 def resized(**sizes: int) -> Description:
     """EXAONE with some sizes changed."""
     return EXAONE.model_copy(update=sizes)

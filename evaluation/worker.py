@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 import machine
+from reading import Reader, Unreadable
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
@@ -62,7 +63,7 @@ class Worker:
         from vllm.platforms import current_platform
 
         self.llm: Any = None
-        self.last_token = 0  # the highest id that the loaded model's tokenizer knows
+        self.reader: Any = None  # of the loaded model
         self.device = "cpu" if current_platform.is_cpu() else "cuda"
         if self.device == "cpu":
             # vLLM's attention uses AMX tiles without asking the kernel for them, which is an illegal instruction
@@ -91,7 +92,7 @@ class Worker:
         self.unload(request)
         begin = time.perf_counter()
         self.llm = LLM(model=request["model"], **request["settings"])
-        self.last_token = max(self.llm.get_tokenizer().get_vocab().values())
+        self.reader = Reader(self.llm.get_tokenizer())
         return {
             "seconds": time.perf_counter() - begin,
             "kernels": sorted(set().union(*self.llm.apply_model(kernels_of))),
@@ -118,23 +119,11 @@ class Worker:
         return {}
 
     def render(self, conversations: list[list[dict[str, str]]], thinking: bool) -> list[list[int]]:
-        """Token ids of each conversation, by the model's own chat template."""
-        tokenizer = self.llm.get_tokenizer()
-        if not getattr(tokenizer, "chat_template", None):
-            raise Refused(
-                "the model's tokenizer has no chat template, so no conversation can be put to it: its folder needs "
-                "chat_template.jinja, or chat_template in tokenizer_config.json"
-            )
-        rendered = []
-        for messages in conversations:
-            try:
-                text = tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-                )
-            except Exception as fault:  # a template is a program: it may raise anything
-                raise Refused(f"the model's chat template fails: {type(fault).__name__}: {fault}") from fault
-            rendered.append(tokenizer.encode(text, add_special_tokens=False))
-        return rendered
+        try:
+            prompts: list[list[int]] = self.reader.prompts(conversations, thinking)
+        except Unreadable as fault:
+            raise Refused(str(fault)) from fault
+        return prompts
 
     def generate(self, request: Request) -> Reply:
         """Answer `conversations`, or go on with `texts` as they stand; `seconds` is spent inside vLLM's generate alone.
@@ -172,28 +161,16 @@ class Worker:
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "mhz": clock.mhz, "answers": answers}
 
     def answer(self, output: Any, goes_on: bool) -> Reply:
-        """One answer, or what a text goes on with.
-
-        `bad_bytes` counts what is no UTF-8 in all its tokens: vLLM leaves such bytes out of `text`.
-        """
+        """One answer, or what a text goes on with."""
         said = output.outputs[0]
         ids = list(said.token_ids)
-        known = [token for token in ids if token <= self.last_token]
         return {
-            "text": ("" if goes_on else self.opened(output.prompt_token_ids)) + said.text,
+            "text": ("" if goes_on else self.reader.opened(output.prompt_token_ids)) + said.text,
             "tokens": len(ids),
             "prompt_tokens": len(output.prompt_token_ids),
             "finish": said.finish_reason,
-            "unknown": len(ids) - len(known),
-            "bad_bytes": self.llm.get_tokenizer().decode(known).count("\ufffd"),
+            **self.reader.signs(ids),
         }
-
-    def opened(self, prompt: list[int]) -> str:
-        """`<think>` where the prompt itself opened the thinking block that the answer goes on with, else nothing.
-
-        A reader would else take thoughts that never ended for the answer.
-        """
-        return "<think>" if self.llm.get_tokenizer().decode(prompt[-8:]).rstrip().endswith("<think>") else ""
 
     def choose(self, request: Request) -> Reply:
         """Of each conversation the summed log-probability of each of its `options`, were it the answer."""
