@@ -225,11 +225,12 @@ class Asker:
             found = engine.harness(grader.parts(part.items), self.thinking)
             lengths = [[one] for one in grader.in_order(part.items, found.tokens)]
             took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
-            timing = Timing(seconds=took, tokens=sum(one for (one,) in lengths))
+            timing = Timing(seconds=took, tokens=sum(one for (one,) in lengths), mhz=found.mhz)
             if not all(math.isfinite(one) for part_values in found.values for one in part_values):
                 raise ModelFault(f"lm-eval finds values that are not numbers for {part.benchmark}")
             values = [[repr(one)] for one in grader.in_order(part.items, found.values)]
-            return Pass(values, lengths, timing, Health())
+            health = health_of(answer for said in found.answers for document in said for answer in document)
+            return Pass(values, lengths, timing, health)
         decodings = self.decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         texts: list[list[str]] = [[] for _ in part.items]

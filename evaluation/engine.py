@@ -9,7 +9,7 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
                                                      mhz, answers [{text, tokens, prompt_tokens, finish, ...}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
     choose {conversations, options, thinking}     -> logprobs [of each conversation's options, one each]
-    harness {parts [{task, docs, shots}], thinking} -> values, tokens [by part and document], seconds, cpu_seconds
+    harness {parts [{task, docs, shots}], thinking} -> values, answers [by part and document], seconds, cpu_seconds, mhz
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
     sleep {}, wake {}, unload {}                  -> {}
 

@@ -159,7 +159,7 @@ class Worker:
             one.max_tokens = max(1, min(one.max_tokens, limit - len(prompt)))
         asked = [{"prompt_token_ids": prompt} for prompt, fit in zip(prompts, fits, strict=True) if fit]
         params = [one for one, fit in zip(params, fits, strict=True) if fit]
-        with machine.Clock(self.device) as clock:
+        with self.clock() as clock:
             begin, cpu = time.perf_counter(), time.process_time()
             outputs = iter(self.llm.generate(asked, params, use_tqdm=False) if asked else [])
             seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
@@ -170,6 +170,10 @@ class Worker:
             for prompt, fit in zip(prompts, fits, strict=True)
         ]
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "mhz": clock.mhz, "answers": answers}
+
+    def clock(self) -> machine.Clock:
+        """What tells of the device while something is timed."""
+        return machine.Clock(self.device)
 
     def answer(self, output: Any, goes_on: bool) -> Reply:
         """One answer, or what a text goes on with.
@@ -206,12 +210,13 @@ class Worker:
             raise Refused(str(fault)) from fault
 
     def harness(self, request: Request) -> Reply:
-        """lm-eval's tasks, by `harness.py` beside this file: only an engine that is asked for one needs lm-eval."""
+        """lm-eval's tasks, by `served.py` beside this file: only an engine that is asked for one needs lm-eval."""
         import harness
+        import served
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         try:
-            return harness.ask(self.llm, request["parts"], request["thinking"])
+            return served.ask(self, request["parts"], request["thinking"])
         except harness.Unusable as fault:
             raise Refused(str(fault)) from fault
 

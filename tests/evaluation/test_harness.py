@@ -11,10 +11,13 @@ from evaluation.answers import AnswerStore
 from evaluation.asking import Subject
 from evaluation.benchmarks.base import BadData
 from evaluation.benchmarks.harness_task import HarnessTask
+from evaluation.health import Health, ModelFault
+from evaluation.machine import cpu_mhz
 from evaluation.measure import Measurer
 from evaluation.protocol import EngineFault
 from evaluation.reference import ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
+from tests.evaluation import broken
 from tests.evaluation.test_likelihood import serve_tiny
 
 BASE = Subject(key="tiny", folder=MODEL)
@@ -48,6 +51,18 @@ def ifeval(count):
         {"key": n, "prompt": f"Say {n}.", "instruction_id_list": [rules[n % 2][0]], "kwargs": [rules[n % 2][1]]}
         for n in range(count)
     ]
+
+
+def sums(count, first=0):
+    """GSM8K's columns."""
+    return [{"question": f"{n} and 1?", "answer": f"#### {n + 1}"} for n in range(first, first + count)]
+
+
+def gsm8k(folder, count):
+    """A folder of the task's rows, and others for its examples."""
+    written(folder / "gsm8k.jsonl", sums(count))
+    written(folder / "gsm8k.shots.jsonl", sums(6, first=100))
+    return str(folder)
 
 
 def by_transformers(texts, continuations):
@@ -133,6 +148,20 @@ def test_rules_are_graded_as_the_answers_obey_them(engine, tmp_path):
     assert all(found.tokens[0])
 
 
+@pytest.mark.parametrize(
+    ("make", "said"), [(broken.silent, "gives no answer: of 6 answers 100% empty"), (broken.endless, "never stops")]
+)
+def test_a_broken_model_is_told_and_a_clock_is_read(engine, tmp_path, make, said):
+    suite = Suite(SuiteSpec(benchmarks={"lm_eval:gsm8k": gsm8k(tmp_path, 6)}), (1.0,))
+    measurer = Measurer(engine, engine, BASE, suite, AnswerStore(tmp_path / "answers"), passes=1)
+    base = measurer.measure(BASE, 0)
+    assert base.health["lm_eval:gsm8k"].answers == 6
+    assert base.health["lm_eval:gsm8k"] != Health(answers=6, empty=6)
+    assert (base.mhz is not None) == bool(cpu_mhz())
+    with pytest.raises(ModelFault, match=f"the model {said}"):
+        measurer.measure_pair(Subject(key="broken", folder=make(tmp_path / "model")), 0)
+
+
 def test_documents_are_the_same_each_time_they_are_read(tmp_path):
     """GPQA shuffles its options as it is read."""
     source = written(tmp_path / "rows.jsonl", gpqa(6))
@@ -144,12 +173,10 @@ def test_documents_are_the_same_each_time_they_are_read(tmp_path):
 
 
 def test_examples_come_from_a_file_of_their_own(tmp_path):
-    rows = [{"question": f"{n} and 1?", "answer": f"#### {n + 1}"} for n in range(8)]
-    written(tmp_path / "gsm8k.jsonl", rows[:2])
+    written(tmp_path / "gsm8k.jsonl", sums(2))
     with pytest.raises(BadData, match="gsm8k shows 5 examples: give their rows"):
         HarnessTask("lm_eval:gsm8k", str(tmp_path))
-    written(tmp_path / "gsm8k.shots.jsonl", rows[2:])
-    task = HarnessTask("lm_eval:gsm8k", str(tmp_path))
+    task = HarnessTask("lm_eval:gsm8k", gsm8k(tmp_path, 2))
     assert len(task.parts(task.items([]))[0]["shots"]) == 6
 
 
