@@ -6,6 +6,7 @@ same, whatever either environment would have shuffled or downloaded. Knows nothi
 """
 
 import functools
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lm_eval.tasks import TaskManager
 
 ASKED = ("multiple_choice", "loglikelihood", "generate_until")  # what can be asked of a served model
 SENTENCES = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
+EXAMPLES = "squeeze_examples"  # the split that holds what examples are drawn from
 
 Document = dict[str, Any]
 
@@ -58,13 +60,17 @@ def leaves(name: str) -> list[str]:
 def build(name: str, docs: list[Document] | None, shots: list[Document] | None = None, processed: bool = False) -> Any:
     """Task `name` with `docs` in place of its data set, or, where there are none, with its own from the hub.
 
-    `shots` are the documents that examples are drawn from.
+    `shots` are the documents that examples are drawn from, in a split of their own: never `docs`, whichever split the
+    task would have taken them from.
     """
     change: dict[str, Any] = {"task": name}
     if docs is not None:
         config = manager(name).task_index[name].cfg or {}
         change["custom_dataset"] = lambda **_: _splits(config, docs, shots or docs[:1])
         change |= {"process_docs": None} if processed else {}
+        shown = config.get("fewshot_config") or {}
+        if shots or not shown.get("samples"):
+            change["fewshot_config"] = shown | {"split": EXAMPLES} | ({"process_docs": None} if processed else {})
     random.seed(0)  # GPQA shuffles its options as it is read
     return manager(name).load({"group": "asked", "task": [change]})["tasks"][name]
 
@@ -74,8 +80,7 @@ def _splits(config: dict[str, Any], docs: list[Document], shots: list[Document])
 
     names = {config.get(key) for key in ("training_split", "validation_split", "test_split")}
     asked = config.get("test_split") or config.get("validation_split")
-    examples = config.get("fewshot_split") or (config.get("fewshot_config") or {}).get("split")
-    parts = {str(one): Dataset.from_list(shots) for one in {*names, examples} if one}
+    parts = {str(one): Dataset.from_list(shots) for one in {*names, EXAMPLES} if one}
     return DatasetDict(parts | {str(asked): Dataset.from_list(docs)})
 
 
@@ -92,16 +97,39 @@ def documents(name: str, rows: list[Document] | None, shots: list[Document] | No
         raise Unusable(f"{name}'s metric {metric} is no mean of what is better when higher")
     docs = [dict(doc) for doc in task.eval_docs]
     _check_rules(docs)
-    if config.num_fewshot and rows is not None and not shots:
-        raise Unusable(f"{name} shows {config.num_fewshot} examples: give their rows in a file of their own")
     return {
         "docs": docs,
         "texts": [str(task.doc_to_text(doc)) for doc in docs],
-        "shots": [dict(doc) for doc in task.fewshot_docs()] if config.num_fewshot else [],
+        "shots": _examples(name, task, docs, given=rows is None or bool(shots)) if config.num_fewshot else [],
         "generates": task.OUTPUT_TYPE == "generate_until",
         "max_tokens": (config.generation_kwargs or {}).get("max_gen_toks", 256),
         "metric": metric,
     }
+
+
+def _examples(name: str, task: Any, docs: list[Document], given: bool) -> list[Document]:
+    """What a task's examples are drawn from, without what is asked: an answer shown would be no answer found."""
+    config, shown = task.config, task.config.fewshot_config
+    own = f"give their rows in a file of their own, {name}.shots.jsonl beside {name}.jsonl"
+    if shown.split or not shown.samples:  # else they are written in the task itself
+        if not given:
+            raise Unusable(f"{name} shows {config.num_fewshot} examples: {own}")
+        split = shown.split or config.training_split or config.validation_split or config.test_split
+        if split == (config.test_split or config.validation_split):
+            raise Unusable(f"{name} takes its {config.num_fewshot} examples from the documents that are asked: {own}")
+    texts = [task.doc_to_text(doc) for doc in docs]
+    telling = len(set(texts)) == len(texts)  # where each text is one document's, the same text is the same document
+    known = {_key(doc) for doc in docs} | (set(texts) if telling else set())
+    found = [dict(doc) for doc in task.fewshot_docs()]
+    left = [one for one in found if not {_key(one), task.doc_to_text(one, shown.doc_to_text)} & known]
+    if len(left) < config.num_fewshot:
+        gone = f"of the {len(found)} there are {len(found) - len(left)} are asked themselves"
+        raise Unusable(f"{name} shows {config.num_fewshot} examples, and {gone}: {own}")
+    return left
+
+
+def _key(doc: Document) -> str:
+    return json.dumps(doc, sort_keys=True, default=str)
 
 
 def _check_rules(docs: list[Document]) -> None:

@@ -54,8 +54,9 @@ def ifeval(count):
 
 
 def sums(count, first=0):
-    """GSM8K's columns."""
-    return [{"question": f"{n} and 1?", "answer": f"#### {n + 1}"} for n in range(first, first + count)]
+    """GSM8K's columns, and GSM-Plus's."""
+    told = {n: f"#### {n + 1}" for n in range(first, first + count)}
+    return [{"question": f"{n} and 1?", "answer": right, "solution": right} for n, right in told.items()]
 
 
 def gsm8k(folder, count):
@@ -178,6 +179,44 @@ def test_examples_come_from_a_file_of_their_own(tmp_path):
         HarnessTask("lm_eval:gsm8k", str(tmp_path))
     task = HarnessTask("lm_eval:gsm8k", gsm8k(tmp_path, 2))
     assert len(task.parts(task.items([]))[0]["shots"]) == 6
+
+
+def shown(folder, name="gsm8k"):
+    """Prompts of the folder's rows, as the engine builds them."""
+    task = HarnessTask(f"lm_eval:{name}", str(folder))
+    [part] = task.parts(task.items([]))
+    built = harness.build(part["task"], part["docs"], part["shots"], processed=True)
+    built.set_fewshot_seed(1)
+    built.build_all_requests()
+    return [one.args[0] for one in built.instances]
+
+
+def test_no_example_is_asked_itself(tmp_path):
+    """Rows that stand in both files, whatever their answers, are shown to nobody."""
+    gsm8k(tmp_path, 8)
+    both = [row | {"answer": "so #### 0"} for row in sums(8)]
+    written(tmp_path / "gsm8k.shots.jsonl", [*both, *sums(5, first=100)])
+    for number, prompt in enumerate(shown(tmp_path)):
+        assert [one for one in range(8) if f"Question: {one} and 1?" in prompt] == [number]
+        assert prompt.count(" and 1?") == 6
+    written(tmp_path / "gsm8k.shots.jsonl", [*both, *sums(4, first=100)])
+    with pytest.raises(BadData, match=r"gsm8k shows 5 examples, and of the 12 there are 8 are asked themselves: give"):
+        HarnessTask("lm_eval:gsm8k", str(tmp_path))
+
+
+def test_a_split_that_is_asked_gives_no_examples(tmp_path, monkeypatch):
+    """GSM-Plus draws them from its only split: refused, until they have a file of their own."""
+    folder = tmp_path / "qintongli" / "GSM-Plus"  # a folder of that name is to `datasets` what the hub is
+    folder.mkdir(parents=True)
+    written(folder / "test.jsonl", sums(8))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    with pytest.raises(BadData, match="gsm_plus takes its 5 examples from the documents that are asked: give their"):
+        HarnessTask("lm_eval:gsm_plus", "hub:")
+    written(tmp_path / "gsm_plus.jsonl", sums(3))
+    written(tmp_path / "gsm_plus.shots.jsonl", sums(8))
+    for number, prompt in enumerate(shown(tmp_path, "gsm_plus")):
+        assert [one for one in range(3) if f"{one} and 1?" in prompt] == [number]
 
 
 @pytest.mark.parametrize(
