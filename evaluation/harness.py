@@ -18,6 +18,9 @@ ASKED = ("multiple_choice", "loglikelihood", "generate_until")  # what can be as
 SENTENCES = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
 EXAMPLES = "squeeze_examples"  # the split that holds what examples are drawn from
 
+SEED = 1234  # of the examples that are shown, lm-eval's own default
+LONGEST = 8  # requests that are counted in tokens, the longest in characters
+
 Document = dict[str, Any]
 
 
@@ -82,6 +85,44 @@ def _splits(config: dict[str, Any], docs: list[Document], shots: list[Document])
     asked = config.get("test_split") or config.get("validation_split")
     parts = {str(one): Dataset.from_list(shots) for one in {*names, EXAMPLES} if one}
     return DatasetDict(parts | {str(asked): Dataset.from_list(docs)})
+
+
+def put(task: Any, tokenizer: Any, thinking: bool) -> None:
+    """Build the requests of `task` for a model with this `tokenizer`: through its chat template, examples included."""
+    task.set_fewshot_seed(SEED)
+    task.build_all_requests(
+        apply_chat_template=templated(tokenizer),
+        chat_template=functools.partial(render, tokenizer, thinking) if templated(tokenizer) else None,
+        tokenizer_name="served",
+    )
+
+
+def templated(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def render(tokenizer: Any, thinking: bool, chat: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            chat, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=thinking
+        )
+    )
+
+
+def longest(parts: list[dict[str, Any]], tokenizer: Any, thinking: bool) -> tuple[int, str, int]:
+    """Of what would be asked of `parts`, what is weighed included, the most tokens: their number, task and document."""
+    asked: list[tuple[str, str, int]] = []
+    for part in parts:
+        built = build(part["task"], part["docs"], part["shots"], processed=True)
+        generates = built.OUTPUT_TYPE == "generate_until"
+        put(built, tokenizer, thinking and generates)
+        asked += [("".join(one.args[: 1 if generates else 2]), part["task"], one.doc_id) for one in built.instances]
+    asked.sort(key=lambda one: -len(one[0]))
+    special = not templated(tokenizer)
+    return max(
+        (len(tokenizer.encode(text, add_special_tokens=special)), task, number)
+        for text, task, number in asked[:LONGEST]
+    )
 
 
 def documents(name: str, rows: list[Document] | None, shots: list[Document] | None) -> dict[str, Any]:

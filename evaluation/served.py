@@ -12,7 +12,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
 THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
-SEED = 1234  # of the examples that are shown, lm-eval's own default
 
 
 class Served(TemplateLM):
@@ -31,23 +30,9 @@ class Served(TemplateLM):
     def eot_token_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
-    @property
-    def templated(self) -> bool:
-        return bool(getattr(self.tokenizer, "chat_template", None))
-
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        special = not self.templated if add_special_tokens is None else add_special_tokens
+        special = not harness.templated(self.tokenizer) if add_special_tokens is None else add_special_tokens
         return list(self.tokenizer.encode(string, add_special_tokens=special))
-
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                enable_thinking=self.thinking,
-            )
-        )
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
         from vllm import SamplingParams
@@ -120,12 +105,7 @@ def ask(worker: Any, parts: list[dict[str, Any]], thinking: bool) -> dict[str, A
         (weighed, [task for task in tasks if task.OUTPUT_TYPE != "generate_until"]),
     ):
         for task in chosen:
-            task.set_fewshot_seed(SEED)
-            task.build_all_requests(
-                apply_chat_template=model.templated,
-                chat_template=model.apply_chat_template if model.templated else None,
-                tokenizer_name="served",
-            )
+            harness.put(task, model.tokenizer, model.thinking)
         instances = [one for task in chosen for one in task.instances]
         if instances:
             request = model.generate_until if model is generated else model.loglikelihood

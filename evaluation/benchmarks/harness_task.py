@@ -64,6 +64,14 @@ class HarnessTask:
         by_task = {part["task"]: iter(found) for part, found in zip(self.parts(items), told, strict=True)}
         return [next(by_task[item.category]) for item in items]
 
+    def longest(self, items: Sequence[Item], tokenizer: Any, thinking: bool) -> tuple[int, str]:
+        """Tokens of the longest prompt of `items` asked together, template and examples included, and whose it is."""
+        from evaluation import harness
+
+        with _quiet():
+            tokens, task, number = harness.longest(self.parts(items), tokenizer, thinking)
+        return tokens, [item.id for item in items if item.category == task][number]
+
     def _read(self, source: str) -> list[Item]:
         for name, why in ABSENT.items():
             if name in self.task.lower():
