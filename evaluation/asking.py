@@ -19,9 +19,10 @@ from evaluation.benchmarks.base import Benchmark, Decoding
 from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine
+from evaluation.harnessed import differs, harnessed
 from evaluation.health import Health, ModelFault, health_of, look
 from evaluation.measurement import Timing
-from evaluation.protocol import ScoredText
+from evaluation.protocol import EngineFault, ScoredText
 from evaluation.suite import Slice
 from evaluation.trimmed import in_original_ids, kept_tokens
 
@@ -198,12 +199,17 @@ class Asker:
         return engine
 
     def _name(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
-        return self.identity(subject) | {
-            "slice": part.fingerprint,
-            "decoding": [decoding.model_dump() for decoding in self.decodings(part)],
-            "thinking": self.thinking,
-            "beside": beside,
-        }
+        by_harness = isinstance(self.graders[part.benchmark], HarnessTask)
+        return (
+            self.identity(subject)
+            | (self._harness(subject) if by_harness else {})
+            | {
+                "slice": part.fingerprint,
+                "decoding": [decoding.model_dump() for decoding in self.decodings(part)],
+                "thinking": self.thinking,
+                "beside": beside,
+            }
+        )
 
     def _keep(self, part: Slice, subject: Subject, beside: str, record: Record) -> None:
         self.store.put(self._name(part, subject, beside), record.model_dump())
@@ -221,16 +227,8 @@ class Asker:
         """
         engine = self.at_work(subject)
         grader = self.graders[part.benchmark]
-        if isinstance(grader, HarnessTask):  # it asks, counts and grades by itself
-            found = engine.harness(grader.parts(part.items), self.thinking)
-            lengths = [[one] for one in grader.in_order(part.items, found.tokens)]
-            took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
-            timing = Timing(seconds=took, tokens=sum(one for (one,) in lengths), mhz=found.mhz)
-            if not all(math.isfinite(one) for part_values in found.values for one in part_values):
-                raise ModelFault(f"lm-eval finds values that are not numbers for {part.benchmark}")
-            values = [[repr(one)] for one in grader.in_order(part.items, found.values)]
-            health = health_of(answer for said in found.answers for document in said for answer in document)
-            return Pass(values, lengths, timing, health)
+        if isinstance(grader, HarnessTask):
+            return self._harnessed(part, subject, grader)
         decodings = self.decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         texts: list[list[str]] = [[] for _ in part.items]
@@ -255,3 +253,32 @@ class Asker:
                 tokens[number].append(answer.tokens)
         mhz = sum(clocks) / len(clocks) if clocks else None
         return Pass(texts, tokens, Timing(seconds=seconds, tokens=sum(sum(one) for one in tokens), mhz=mhz), health)
+
+    def _harnessed(self, part: Slice, subject: Subject, task: HarnessTask) -> Pass:
+        """lm-eval asks by itself. What it only weighs is asked once, and no pass is timed by it."""
+        said = [item for item in part.items if task.generates(item)]
+        weighed = [item for item in part.items if not task.generates(item)]
+        grades: dict[str, float] = {}
+        if weighed:
+            alone = part.model_copy(update={"items": tuple(weighed)})
+            identity = self.identity(subject) | self._harness(subject) | {"weighed": alone.fingerprint}
+            record = self.store.get(identity)
+            if record is None:
+                record = {"grades": harnessed(self.at_work(subject), task, weighed, False).grades}
+                self.store.put(identity, record)
+            grades |= record["grades"]
+        tokens, timing, health = dict.fromkeys(grades, 0), Timing(seconds=0.0, tokens=0), Health()
+        if said:
+            found = harnessed(self.at_work(subject), task, said, self.thinking)
+            timing, health = found.timing, found.health
+            grades, tokens = grades | found.grades, tokens | found.tokens
+        texts = [[repr(grades[item.id])] for item in part.items]
+        return Pass(texts, [[tokens[item.id]] for item in part.items], timing, health)
+
+    def _harness(self, subject: Subject) -> dict[str, Any]:
+        """lm-eval's version in the engine's environment. Raises `EngineFault` where another read the documents."""
+        engine = self.engine_of(subject)
+        theirs = str(engine.start().about["harness"])
+        if why := differs(theirs, engine.settings.python):
+            raise EngineFault(why)
+        return {"harness": theirs}

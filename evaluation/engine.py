@@ -3,7 +3,7 @@
 The other end is `evaluation/worker.py`, started by path with the engine environment's Python, so that environment
 may hold another vLLM than ours. Requests go to its stdin and replies come from its stdout, one JSON line each:
 
-    hello {}                                      -> engine, device, device_name, versions
+    hello {}                                      -> engine, device, device_name, versions, harness [lm-eval's]
     load {model, settings}                        -> seconds, kernels, max_model_len
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
                                                      mhz, answers [{text, tokens, prompt_tokens, finish, ...}]

@@ -40,6 +40,14 @@ def kernels_of(model: Any) -> list[str]:
     return sorted(names)
 
 
+def harness_version() -> str:
+    """lm-eval's, or none: only an engine that is asked for its tasks needs it."""
+    try:
+        return importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
 def die_with_parent() -> None:
     """End this process and all it started as soon as the process that started it is gone, however it ended."""
     parent = os.getppid()
@@ -79,6 +87,7 @@ class Worker:
                 "transformers": transformers.__version__,
                 "compressed-tensors": importlib.metadata.version("compressed-tensors"),
             },
+            "harness": harness_version(),
         }
 
     def hello(self, _request: Request) -> Reply:

@@ -13,9 +13,11 @@ from compressors.data import load_conversations
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from evaluation.benchmarks.base import BadData
+from evaluation.benchmarks.harness_task import HarnessTask
+from evaluation.harnessed import differs, version_in
 from evaluation.suite import Suite
 from search.bases import find_base
-from search.bench import traits
+from search.bench import environment_of, traits
 from search.errors import BadInput
 from search.forms import recipes_of, steps_of
 from search.job import Job
@@ -113,6 +115,7 @@ def check_questions(spec: Space, folder: Path) -> dict[str, str]:
         suite = Suite(spec.evaluation, [rung.items for rung in spec.rungs])
         check_template(folder, max(len(item.turns) for part in suite.slices for item in part.items), spec.thinking)
         check_lengths(suite, spec, folder)
+        _check_harness(suite, spec)
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     return suite.left_out
@@ -174,6 +177,14 @@ def check_weights(folder: Path) -> None:
                 tensor = tensors.get_tensor(name)
                 if tensor.is_floating_point() and tensor.itemsize > 1 and not bool(tensor.isfinite().all()):
                     raise BadInput(f"the base's tensor {name} in {path} holds NaN or Inf")
+
+
+def _check_harness(suite: Suite, spec: Space) -> None:
+    """The engine's environment asks lm-eval's tasks: it must hold what read their documents here."""
+    if any(isinstance(grader, HarnessTask) for grader in suite.graders.values()):
+        python = environment_of(spec.engine).python
+        if why := differs(version_in(python), python):
+            raise BadInput(why)
 
 
 def _check_feasible(spec: Space, folder: Path) -> None:

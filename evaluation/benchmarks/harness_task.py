@@ -38,6 +38,7 @@ class HarnessTask:
         self.task = name.removeprefix(PREFIX)
         self.weighs = True
         self._limits: dict[str, int] = {}  # generated tokens at most, by task
+        self._generating: set[str] = set()  # tasks that do not only weigh
         self._shots: dict[str, list[dict[str, Any]]] = {}  # what examples are drawn from, by task
         self._items = self._read(source)
 
@@ -51,6 +52,10 @@ class HarnessTask:
     def grade(self, item: Item, answers: tuple[str, ...]) -> float:
         """The harness's own value, which is the answer here."""
         return float(answers[0]) if answers else 0.0
+
+    def generates(self, item: Item) -> bool:
+        """Whether its task does: a group may hold tasks that generate and tasks that weigh."""
+        return item.category in self._generating
 
     def parts(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """What the harness is asked: of each task its documents, and what its examples are drawn from."""
@@ -106,6 +111,7 @@ class HarnessTask:
         ) as fault:  # a template or function of the task asked for a column that no row has
             raise BadData(f"{self.name}: the rows of {source} lack a column of {leaf}: {fault}") from fault
         self.weighs = self.weighs and not found["generates"]
+        self._generating |= {leaf} if found["generates"] else set()
         self._limits[leaf] = found["max_tokens"]
         self._shots[leaf] = found["shots"]
         about = {

@@ -2,6 +2,7 @@
 
 import json
 import random
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -129,6 +130,45 @@ def test_a_group_is_its_tasks_and_a_rung_only_adds(engine, tmp_path, monkeypatch
     assert generated.seconds > 0
     measurer.measure(BASE, 1)
     assert len(counts) == 6
+
+
+def test_what_a_group_only_weighs_is_asked_once(engine, tmp_path, monkeypatch):
+    """Of both kinds of task in one group, the later passes ask those that generate alone."""
+    leaves = harness.leaves("gpqa")
+    for leaf in leaves:
+        written(tmp_path / f"{leaf}.jsonl", gpqa(2))
+    suite = Suite(SuiteSpec(benchmarks={"lm_eval:gpqa": str(tmp_path)}, limit=10), (1.0,))
+    kinds = [suite.graders["lm_eval:gpqa"].generates(item) for part in suite.slices for item in part.items]
+    assert {True, False} == set(kinds)
+    counts = []
+    real = engine.harness
+    monkeypatch.setattr(
+        engine, "harness", lambda parts, *rest: counts.append(sum(len(p["docs"]) for p in parts)) or real(parts, *rest)
+    )
+    measurer = Measurer(engine, engine, BASE, suite, AnswerStore(tmp_path / "answers"), passes=2)
+    measured = measurer.measure(BASE, 0)
+    measurer.measure(BASE, 0, beside="beside another")
+    assert counts == [10 - sum(kinds), *[sum(kinds)] * 4]
+    figures = measured.benchmarks["lm_eval:gpqa"]
+    assert len(figures.grades) == 10
+    assert figures.tokens > 0
+    assert measured.health["lm_eval:gpqa"].answers == sum(kinds)
+
+
+def test_answers_are_known_by_the_version_that_asked_and_another_is_refused(engine, tmp_path, monkeypatch):
+    serve_tiny(engine)
+    rules = written(tmp_path / "rows.jsonl", ifeval(1))
+    suite = Suite(SuiteSpec(benchmarks={"lm_eval:ifeval": rules}), (1.0,))
+    asker = Measurer(engine, engine, BASE, suite, AnswerStore(tmp_path / "answers"), passes=1).asker
+    [part] = suite.up_to(0)
+    asker.ask(part, BASE)
+    ours = version("lm_eval")
+    monkeypatch.setattr("evaluation.harnessed.version", lambda _: "0.5.0")
+    monkeypatch.setitem(engine.about, "harness", "0.5.0")
+    assert not asker.record(part, BASE).passes
+    monkeypatch.setitem(engine.about, "harness", ours)
+    with pytest.raises(EngineFault, match=rf"holds lm-eval {ours}, and lm-eval 0\.5\.0 reads the documents here"):
+        asker.record(part, BASE)
 
 
 def test_rules_are_graded_as_the_answers_obey_them(engine, tmp_path):
