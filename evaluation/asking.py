@@ -8,11 +8,8 @@ Knows nothing of grades.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Benchmark, Decoding
@@ -23,45 +20,18 @@ from evaluation.harnessed import differs, harnessed
 from evaluation.health import Health, ModelFault, health_of, look
 from evaluation.measurement import Timing
 from evaluation.protocol import EngineFault, ScoredText
+from evaluation.record import Pass, Record, Subject
 from evaluation.suite import Slice
 from evaluation.trimmed import in_original_ids, kept_tokens
 
 THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
 TOP = 32  # likeliest tokens kept per position of held-out text
 
-
-class Subject(BaseModel):
-    """The model that is asked: its folder, and the key that names its content."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str
-    folder: Path
+T = TypeVar("T")
 
 
-class Record(BaseModel):
-    """What the store keeps of one slice asked of one model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    texts: list[list[str]] = []  # by item and turn, of the first pass
-    tokens: list[list[int]] = []  # as many as `texts`
-    health: Health = Health()  # of the first pass
-    passes: list[Timing] = []
-    fixed: list[Timing] = []  # passes in which each answer was as long as the base's, after the base's words
-
-    def first(self, count: int) -> Record:
-        """The record as it was after `count` passes."""
-        return self.model_copy(update={"passes": self.passes[:count], "fixed": self.fixed[:count]})
-
-
-class Pass(NamedTuple):
-    """One time through a slice."""
-
-    texts: list[list[str]]
-    tokens: list[list[int]]
-    timing: Timing
-    health: Health
+class BaseFault(EngineFault):
+    """The base could not be asked, so nothing is known of the candidate: the message says what was at fault."""
 
 
 class Asker:
@@ -97,7 +67,7 @@ class Asker:
 
     def ask(self, part: Slice, subject: Subject, beside: str = "") -> Record:
         """One more pass: ask every turn of every item, and keep what was said and how long it took."""
-        texts, tokens, timing, health = self._pass(part, subject, None)
+        texts, tokens, timing, health = self._tried(subject, lambda: self._pass(part, subject, None))
         known = self.record(part, subject, beside)
         if not known.passes:
             known = Record(texts=texts, tokens=tokens, health=health)
@@ -114,7 +84,7 @@ class Asker:
         if known.tokens == base.tokens and all(len(item.turns) == 1 for item in part.items):
             known = known.model_copy(update={"fixed": known.passes})
         else:
-            timing = self._pass(part, subject, base).timing
+            timing = self._tried(subject, lambda: self._pass(part, subject, base)).timing
             known = known.model_copy(update={"fixed": [*known.fixed, timing]})
         self._keep(part, subject, "", known)
         return known
@@ -133,10 +103,7 @@ class Asker:
         identity = self.identity(subject) | {"heldout": number, "texts": list(texts), "top": TOP, "limit": limit}
         record = self.store.get(identity)
         if record is None:
-            scored = self.at_work(subject).score(texts, TOP, limit)
-            broken = [one for one in scored if not all(math.isfinite(value) for value in one.actual)]
-            if broken:
-                raise ModelFault("the model gives log-probabilities that are not numbers on held-out text")
+            scored = self._tried(subject, lambda: self._scored(texts, limit, subject))
             record = {"texts": [one.model_dump() for one in scored]}
             self.store.put(identity, record)
         found = [ScoredText.model_validate(one) for one in record["texts"]]
@@ -153,25 +120,41 @@ class Asker:
         record = self.store.get(identity)
         if record is None:
             chats = [[{"role": "user", "content": item.turns[0]}] for item in part.items]
-            found = self.at_work(subject).choose(chats, options)
-            if not all(math.isfinite(value) for one in found for value in one):
-                raise ModelFault("the model gives log-probabilities that are not numbers to options")
-            record = {"logprobs": found}
+            record = {"logprobs": self._tried(subject, lambda: self._chosen(chats, options, subject))}
             self.store.put(identity, record)
         logprobs: list[list[float]] = record["logprobs"]
         return logprobs
 
+    def _scored(self, texts: Sequence[str], limit: int, subject: Subject) -> list[ScoredText]:
+        scored = self.at_work(subject).score(texts, TOP, limit)
+        if not all(math.isfinite(value) for one in scored for value in one.actual):
+            raise ModelFault("the model gives log-probabilities that are not numbers on held-out text")
+        return scored
+
+    def _chosen(
+        self, chats: Sequence[list[dict[str, str]]], options: Sequence[Sequence[str]], subject: Subject
+    ) -> list[list[float]]:
+        found = self.at_work(subject).choose(chats, options)
+        if not all(math.isfinite(value) for one in found for value in one):
+            raise ModelFault("the model gives log-probabilities that are not numbers to options")
+        return found
+
     def identity(self, subject: Subject) -> dict[str, Any]:
         """Who is asked, by which engine, where: the part of a record's name that does not depend on the question."""
-        engine = self.engine_of(subject)
-        about = engine.start().about
+        about = self.about(subject)
         return {
             "artifact": subject.key,
             "engine": about["engine"],
             "device": about["device_name"],
             "versions": about["versions"],
-            "settings": engine.settings.model_dump(exclude={"python", "versions", "load_timeout", "answer_timeout"}),
+            "settings": self.engine_of(subject).settings.model_dump(
+                exclude={"python", "versions", "load_timeout", "answer_timeout"}
+            ),
         }
+
+    def about(self, subject: Subject) -> dict[str, Any]:
+        """What its engine tells of itself, started if need be."""
+        return self._tried(subject, lambda: self.engine_of(subject).start().about)
 
     def kernels(self, subject: Subject) -> list[str]:
         record = self.store.get(self.identity(subject) | {"kernels": True})
@@ -182,7 +165,10 @@ class Asker:
         engine = self.engine_of(subject)
         other = self.engine if engine is self.base_engine else self.base_engine
         if other is not engine:
-            other.sleep()
+            try:
+                other.sleep()
+            except EngineFault:  # none of `subject`'s doing: gone, it holds no memory either, and is loaded afresh
+                other.close()
         if engine.loaded == subject.folder and not engine.asleep:
             return engine
         if engine.loaded == subject.folder:
@@ -197,6 +183,29 @@ class Asker:
         warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
         return engine
+
+    def _tried(self, subject: Subject, do: Callable[[], T]) -> T:
+        """What `do` gives. A fault of the base's engine is no candidate's: a fresh one gets a second try.
+
+        Raises `EngineFault`; of the base a `BaseFault`, a broken base included.
+        """
+        if subject != self.base:
+            return do()
+        try:
+            return do()
+        except BaseFault:  # told by a call within this one
+            raise
+        except ModelFault as fault:
+            raise BaseFault(f"the base model, not the candidate: {fault}") from fault
+        except EngineFault as fault:
+            if self.base_engine.loaded is not None:  # it stands: it refused, and would again
+                raise BaseFault(f"the base, not the candidate: {fault}") from fault
+            self.base_engine.close()
+        try:
+            return do()
+        except EngineFault as fault:
+            told = "the base's engine, not the candidate's, failed twice, the second time started afresh"
+            raise fault if isinstance(fault, BaseFault) else BaseFault(f"{told}: {fault}") from fault
 
     def _name(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
         by_harness = isinstance(self.graders[part.benchmark], HarnessTask)
@@ -277,8 +286,7 @@ class Asker:
 
     def _harness(self, subject: Subject) -> dict[str, Any]:
         """lm-eval's version in the engine's environment. Raises `EngineFault` where another read the documents."""
-        engine = self.engine_of(subject)
-        theirs = str(engine.start().about["harness"])
-        if why := differs(theirs, engine.settings.python):
+        theirs = str(self.about(subject)["harness"])
+        if why := differs(theirs, self.engine_of(subject).settings.python):
             raise EngineFault(why)
         return {"harness": theirs}

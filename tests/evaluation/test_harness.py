@@ -9,13 +9,13 @@ import torch
 
 from evaluation import harness
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.benchmarks.base import BadData
 from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.health import Health, ModelFault
 from evaluation.machine import cpu_mhz
 from evaluation.measure import Measurer
 from evaluation.protocol import EngineFault
+from evaluation.record import Subject
 from evaluation.reference import ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 from tests.evaluation import broken

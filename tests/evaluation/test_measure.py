@@ -3,10 +3,11 @@
 import pytest
 
 from evaluation.answers import AnswerStore
-from evaluation.asking import Asker, Subject
+from evaluation.asking import Asker
 from evaluation.benchmarks.base import BadData
 from evaluation.engine import Engine
 from evaluation.measure import Measurer
+from evaluation.record import Subject
 from evaluation.reference import HELDOUT, ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 
