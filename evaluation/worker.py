@@ -212,7 +212,7 @@ class Worker:
         """Of each conversation the summed log-probability of each of its `options`, were it the answer."""
         import weighing
 
-        rendered = self.render(request["conversations"], request["thinking"])
+        rendered = self.render(request["conversations"], thinking=False)
         try:
             return {"logprobs": weighing.weigh(self.llm, rendered, request["options"])}
         except weighing.TooLong as fault:
