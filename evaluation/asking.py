@@ -8,59 +8,30 @@ Knows nothing of grades.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Benchmark, Decoding
 from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine
+from evaluation.harnessed import differs, harnessed
 from evaluation.health import Health, ModelFault, health_of, look
 from evaluation.measurement import Timing
-from evaluation.protocol import ScoredText
+from evaluation.protocol import EngineFault, ScoredText
+from evaluation.record import Pass, Record, Subject
 from evaluation.suite import Slice
 from evaluation.trimmed import in_original_ids, kept_tokens
 
 THOUGHT = 16384  # tokens of an answer that may think first: the contest's max_gen_toks
 TOP = 32  # likeliest tokens kept per position of held-out text
 
-
-class Subject(BaseModel):
-    """The model that is asked: its folder, and the key that names its content."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str
-    folder: Path
+T = TypeVar("T")
 
 
-class Record(BaseModel):
-    """What the store keeps of one slice asked of one model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    texts: list[list[str]] = []  # by item and turn, of the first pass
-    tokens: list[list[int]] = []  # as many as `texts`
-    health: Health = Health()  # of the first pass
-    passes: list[Timing] = []
-    fixed: list[Timing] = []  # passes in which each answer was as long as the base's, after the base's words
-
-    def first(self, count: int) -> Record:
-        """The record as it was after `count` passes."""
-        return self.model_copy(update={"passes": self.passes[:count], "fixed": self.fixed[:count]})
-
-
-class Pass(NamedTuple):
-    """One time through a slice."""
-
-    texts: list[list[str]]
-    tokens: list[list[int]]
-    timing: Timing
-    health: Health
+class BaseFault(EngineFault):
+    """The base could not be asked, so nothing is known of the candidate: the message says what was at fault."""
 
 
 class Asker:
@@ -96,7 +67,7 @@ class Asker:
 
     def ask(self, part: Slice, subject: Subject, beside: str = "") -> Record:
         """One more pass: ask every turn of every item, and keep what was said and how long it took."""
-        texts, tokens, timing, health = self._pass(part, subject, None)
+        texts, tokens, timing, health = self._tried(subject, lambda: self._pass(part, subject, None))
         known = self.record(part, subject, beside)
         if not known.passes:
             known = Record(texts=texts, tokens=tokens, health=health)
@@ -113,7 +84,7 @@ class Asker:
         if known.tokens == base.tokens and all(len(item.turns) == 1 for item in part.items):
             known = known.model_copy(update={"fixed": known.passes})
         else:
-            timing = self._pass(part, subject, base).timing
+            timing = self._tried(subject, lambda: self._pass(part, subject, base)).timing
             known = known.model_copy(update={"fixed": [*known.fixed, timing]})
         self._keep(part, subject, "", known)
         return known
@@ -132,10 +103,7 @@ class Asker:
         identity = self.identity(subject) | {"heldout": number, "texts": list(texts), "top": TOP, "limit": limit}
         record = self.store.get(identity)
         if record is None:
-            scored = self.at_work(subject).score(texts, TOP, limit)
-            broken = [one for one in scored if not all(math.isfinite(value) for value in one.actual)]
-            if broken:
-                raise ModelFault("the model gives log-probabilities that are not numbers on held-out text")
+            scored = self._tried(subject, lambda: self._scored(texts, limit, subject))
             record = {"texts": [one.model_dump() for one in scored]}
             self.store.put(identity, record)
         found = [ScoredText.model_validate(one) for one in record["texts"]]
@@ -152,25 +120,41 @@ class Asker:
         record = self.store.get(identity)
         if record is None:
             chats = [[{"role": "user", "content": item.turns[0]}] for item in part.items]
-            found = self.at_work(subject).choose(chats, options)
-            if not all(math.isfinite(value) for one in found for value in one):
-                raise ModelFault("the model gives log-probabilities that are not numbers to options")
-            record = {"logprobs": found}
+            record = {"logprobs": self._tried(subject, lambda: self._chosen(chats, options, subject))}
             self.store.put(identity, record)
         logprobs: list[list[float]] = record["logprobs"]
         return logprobs
 
+    def _scored(self, texts: Sequence[str], limit: int, subject: Subject) -> list[ScoredText]:
+        scored = self.at_work(subject).score(texts, TOP, limit)
+        if not all(math.isfinite(value) for one in scored for value in one.actual):
+            raise ModelFault("the model gives log-probabilities that are not numbers on held-out text")
+        return scored
+
+    def _chosen(
+        self, chats: Sequence[list[dict[str, str]]], options: Sequence[Sequence[str]], subject: Subject
+    ) -> list[list[float]]:
+        found = self.at_work(subject).choose(chats, options)
+        if not all(math.isfinite(value) for one in found for value in one):
+            raise ModelFault("the model gives log-probabilities that are not numbers to options")
+        return found
+
     def identity(self, subject: Subject) -> dict[str, Any]:
         """Who is asked, by which engine, where: the part of a record's name that does not depend on the question."""
-        engine = self.engine_of(subject)
-        about = engine.start().about
+        about = self.about(subject)
         return {
             "artifact": subject.key,
             "engine": about["engine"],
             "device": about["device_name"],
             "versions": about["versions"],
-            "settings": engine.settings.model_dump(exclude={"python", "versions", "load_timeout", "answer_timeout"}),
+            "settings": self.engine_of(subject).settings.model_dump(
+                exclude={"python", "versions", "load_timeout", "answer_timeout"}
+            ),
         }
+
+    def about(self, subject: Subject) -> dict[str, Any]:
+        """What its engine tells of itself, started if need be."""
+        return self._tried(subject, lambda: self.engine_of(subject).start().about)
 
     def kernels(self, subject: Subject) -> list[str]:
         record = self.store.get(self.identity(subject) | {"kernels": True})
@@ -181,7 +165,10 @@ class Asker:
         engine = self.engine_of(subject)
         other = self.engine if engine is self.base_engine else self.base_engine
         if other is not engine:
-            other.sleep()
+            try:
+                other.sleep()
+            except EngineFault:  # none of `subject`'s doing: gone, it holds no memory either, and is loaded afresh
+                other.close()
         if engine.loaded == subject.folder and not engine.asleep:
             return engine
         if engine.loaded == subject.folder:
@@ -197,13 +184,41 @@ class Asker:
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
         return engine
 
+    def _tried(self, subject: Subject, do: Callable[[], T]) -> T:
+        """What `do` gives. A fault of the base's engine is no candidate's: a fresh one gets a second try.
+
+        Raises `EngineFault`; of the base a `BaseFault`, a broken base included.
+        """
+        if subject != self.base:
+            return do()
+        try:
+            return do()
+        except BaseFault:  # told by a call within this one
+            raise
+        except ModelFault as fault:
+            raise BaseFault(f"the base model, not the candidate: {fault}") from fault
+        except EngineFault as fault:
+            if self.base_engine.loaded is not None:  # it stands: it refused, and would again
+                raise BaseFault(f"the base, not the candidate: {fault}") from fault
+            self.base_engine.close()
+        try:
+            return do()
+        except EngineFault as fault:
+            told = "the base's engine, not the candidate's, failed twice, the second time started afresh"
+            raise fault if isinstance(fault, BaseFault) else BaseFault(f"{told}: {fault}") from fault
+
     def _name(self, part: Slice, subject: Subject, beside: str) -> dict[str, Any]:
-        return self.identity(subject) | {
-            "slice": part.fingerprint,
-            "decoding": [decoding.model_dump() for decoding in self.decodings(part)],
-            "thinking": self.thinking,
-            "beside": beside,
-        }
+        by_harness = isinstance(self.graders[part.benchmark], HarnessTask)
+        return (
+            self.identity(subject)
+            | (self._harness(subject) if by_harness else {})
+            | {
+                "slice": part.fingerprint,
+                "decoding": [decoding.model_dump() for decoding in self.decodings(part)],
+                "thinking": self.thinking,
+                "beside": beside,
+            }
+        )
 
     def _keep(self, part: Slice, subject: Subject, beside: str, record: Record) -> None:
         self.store.put(self._name(part, subject, beside), record.model_dump())
@@ -221,15 +236,8 @@ class Asker:
         """
         engine = self.at_work(subject)
         grader = self.graders[part.benchmark]
-        if isinstance(grader, HarnessTask):  # it asks, counts and grades by itself
-            found = engine.harness(grader.parts(part.items), self.thinking)
-            lengths = [[one] for one in grader.in_order(part.items, found.tokens)]
-            took = found.cpu_seconds if engine.settings.clock == "cpu" else found.seconds
-            timing = Timing(seconds=took, tokens=sum(one for (one,) in lengths))
-            if not all(math.isfinite(one) for part_values in found.values for one in part_values):
-                raise ModelFault(f"lm-eval finds values that are not numbers for {part.benchmark}")
-            values = [[repr(one)] for one in grader.in_order(part.items, found.values)]
-            return Pass(values, lengths, timing, Health())
+        if isinstance(grader, HarnessTask):
+            return self._harnessed(part, subject, grader)
         decodings = self.decodings(part)
         chats: list[list[dict[str, str]]] = [[] for _ in part.items]
         texts: list[list[str]] = [[] for _ in part.items]
@@ -254,3 +262,31 @@ class Asker:
                 tokens[number].append(answer.tokens)
         mhz = sum(clocks) / len(clocks) if clocks else None
         return Pass(texts, tokens, Timing(seconds=seconds, tokens=sum(sum(one) for one in tokens), mhz=mhz), health)
+
+    def _harnessed(self, part: Slice, subject: Subject, task: HarnessTask) -> Pass:
+        """lm-eval asks by itself. What it only weighs is asked once, and no pass is timed by it."""
+        said = [item for item in part.items if task.generates(item)]
+        weighed = [item for item in part.items if not task.generates(item)]
+        grades: dict[str, float] = {}
+        if weighed:
+            alone = part.model_copy(update={"items": tuple(weighed)})
+            identity = self.identity(subject) | self._harness(subject) | {"weighed": alone.fingerprint}
+            record = self.store.get(identity)
+            if record is None:
+                record = {"grades": harnessed(self.at_work(subject), task, weighed, False).grades}
+                self.store.put(identity, record)
+            grades |= record["grades"]
+        tokens, timing, health = dict.fromkeys(grades, 0), Timing(seconds=0.0, tokens=0), Health()
+        if said:
+            found = harnessed(self.at_work(subject), task, said, self.thinking)
+            timing, health = found.timing, found.health
+            grades, tokens = grades | found.grades, tokens | found.tokens
+        texts = [[repr(grades[item.id])] for item in part.items]
+        return Pass(texts, [[tokens[item.id]] for item in part.items], timing, health)
+
+    def _harness(self, subject: Subject) -> dict[str, Any]:
+        """lm-eval's version in the engine's environment. Raises `EngineFault` where another read the documents."""
+        theirs = str(self.about(subject)["harness"])
+        if why := differs(theirs, self.engine_of(subject).settings.python):
+            raise EngineFault(why)
+        return {"harness": theirs}

@@ -3,13 +3,13 @@
 The other end is `evaluation/worker.py`, started by path with the engine environment's Python, so that environment
 may hold another vLLM than ours. Requests go to its stdin and replies come from its stdout, one JSON line each:
 
-    hello {}                                      -> engine, device, device_name, versions
+    hello {}                                      -> engine, device, device_name, versions, harness [lm-eval's]
     load {model, settings}                        -> seconds, kernels, max_model_len
     generate {conversations, sampling, thinking}  -> seconds, cpu_seconds,
                                                      mhz, answers [{text, tokens, prompt_tokens, finish, ...}]
     generate {texts, sampling}                    -> the same, of texts that go on as they stand
-    choose {conversations, options, thinking}     -> logprobs [of each conversation's options, one each]
-    harness {parts [{task, docs, shots}], thinking} -> values, tokens [by part and document], seconds, cpu_seconds
+    choose {conversations, options}               -> logprobs [of each conversation's options, one each]
+    harness {parts [{task, docs, shots}], thinking} -> values, answers [by part and document], seconds, cpu_seconds, mhz
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
     sleep {}, wake {}, unload {}                  -> {}
 
@@ -147,10 +147,13 @@ class Engine:
         return Generation.model_validate(reply).answers
 
     def choose(
-        self, conversations: Sequence[list[dict[str, str]]], options: Sequence[Sequence[str]], thinking: bool = False
+        self, conversations: Sequence[list[dict[str, str]]], options: Sequence[Sequence[str]]
     ) -> list[list[float]]:
-        """Of each conversation the log-probability (nats, summed over tokens) that each option is its answer."""
-        request = {"conversations": list(conversations), "options": list(options), "thinking": thinking}
+        """Of each conversation the log-probability (nats, summed over tokens) that each option is its answer.
+
+        Nothing is thought before it.
+        """
+        request = {"conversations": list(conversations), "options": list(options)}
         found: list[list[float]] = self._ask("choose", self.settings.answer_timeout, **request)["logprobs"]
         return found
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from evaluation.answers import AnswerStore
-from evaluation.asking import Asker, Record, Subject
+from evaluation.asking import Asker
 from evaluation.benchmarks.base import Details
 from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.benchmarks.komt_judged import KoMtJudged
@@ -20,6 +20,7 @@ from evaluation.engine import Engine
 from evaluation.health import Health, ModelFault, describe, ends, signs
 from evaluation.measurement import BenchmarkFigures, Measurement
 from evaluation.predictions import predictions
+from evaluation.record import Record, Subject
 from evaluation.speed import speed
 from evaluation.suite import Slice, Suite, weighs
 
@@ -97,7 +98,7 @@ class Measurer:
             )
             figures |= predictions(mine, theirs, subject.folder)
         engine = self.asker.engine_of(subject)
-        about = engine.start().about
+        about = self.asker.about(subject)
         return Measurement(
             benchmarks=figures,
             engine=about["engine"],

@@ -7,7 +7,6 @@ import statistics
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.health import Health
-from evaluation.protocol import EngineFault
 
 
 class Timing(BaseModel):
@@ -85,10 +84,3 @@ class Measurement(BaseModel):
     @property
     def tokens(self) -> int:
         return sum(figures.tokens for figures in self.benchmarks.values())
-
-    @property
-    def sec_per_token(self) -> float:
-        """Pure generation seconds over generated tokens, all benchmarks; the median pass of each slice."""
-        if self.tokens == 0:
-            raise EngineFault("the model generated no token: there is no time per token")
-        return sum(figures.seconds for figures in self.benchmarks.values()) / self.tokens

@@ -73,14 +73,20 @@ class Generation(BaseModel):
 
 
 class Harnessed(BaseModel):
-    """What lm-eval found: of each part's documents a value and the tokens generated, and the seconds of all."""
+    """What lm-eval found: of each part's documents a value and what the model said, and the seconds of all."""
 
     model_config = ConfigDict(frozen=True)
 
     values: list[list[float]]
-    tokens: list[list[int]]
+    answers: list[list[list[Answer]]] = Field(description="by part, document and request; none where it only weighs")
     seconds: float
     cpu_seconds: float
+    mhz: float | None = Field(None, description="clock of the GPU, or of the processor, while it generated")
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """Generated, by part and document."""
+        return [[sum(answer.tokens for answer in said) for said in part] for part in self.answers]
 
 
 class ScoredText(BaseModel):

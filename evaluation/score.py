@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.measurement import Measurement
-from evaluation.speed import LEVEL, RESAMPLES, Speed, ratio_draws, speed
+from evaluation.speed import LEVEL, RESAMPLES, Speed, ratio_draws, sec_per_token, speed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,8 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
 
     _check_comparable(model, base)
     random = np.random.default_rng(seed)
-    perf_norm, speed_norm = model.perf / base.perf, 1 - model.sec_per_token / base.sec_per_token
+    mine, theirs = sec_per_token(model.passes), sec_per_token(base.passes)
+    perf_norm, speed_norm = model.perf / base.perf, 1 - mine / theirs
     perf_draws = _perf_draws(model, base, random)
     in_turns = model.turns and base.turns
     speed_draws = 1 - ratio_draws(model.passes, base.passes, in_turns, random)
@@ -74,8 +75,8 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
         perf=model.perf,
         perf_base=base.perf,
         perf_norm=perf_norm,
-        sec_per_token=model.sec_per_token,
-        sec_per_token_base=base.sec_per_token,
+        sec_per_token=mine,
+        sec_per_token_base=theirs,
         speed_norm=speed_norm,
         speed_low=min(float(speed_low), speed_norm),
         speed_high=max(float(speed_high), speed_norm),

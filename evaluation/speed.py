@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluation.measurement import Timing
+from evaluation.protocol import EngineFault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +31,11 @@ class Speed(NamedTuple):
 
 
 def sec_per_token(passes: Passes) -> float:
-    """Seconds of the median pass of each slice, over the tokens of all. Raises `ZeroDivisionError` for no token."""
-    seconds = sum(statistics.median(timing.seconds for timing in one) for one in passes)
-    return seconds / sum(one[0].tokens for one in passes)
+    """Seconds of the median pass of each slice, over the tokens of all. Raises `EngineFault` for no token."""
+    tokens = sum(one[0].tokens for one in passes)
+    if tokens == 0:
+        raise EngineFault("the model generated no token: there is no time per token")
+    return sum(statistics.median(timing.seconds for timing in one) for one in passes) / tokens
 
 
 def speed(mine: Passes, base: Passes, in_turns: bool, random: np.random.Generator) -> Speed:

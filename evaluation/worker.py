@@ -41,6 +41,14 @@ def kernels_of(model: Any) -> list[str]:
     return sorted(names)
 
 
+def harness_version() -> str:
+    """lm-eval's, or none: only an engine that is asked for its tasks needs it."""
+    try:
+        return importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
 def die_with_parent() -> None:
     """End this process and all it started as soon as the process that started it is gone, however it ended."""
     parent = os.getppid()
@@ -80,6 +88,7 @@ class Worker:
                 "transformers": transformers.__version__,
                 "compressed-tensors": importlib.metadata.version("compressed-tensors"),
             },
+            "harness": harness_version(),
         }
 
     def hello(self, _request: Request) -> Reply:
@@ -148,7 +157,7 @@ class Worker:
             one.max_tokens = max(1, min(one.max_tokens, limit - len(prompt)))
         asked = [{"prompt_token_ids": prompt} for prompt, fit in zip(prompts, fits, strict=True) if fit]
         params = [one for one, fit in zip(params, fits, strict=True) if fit]
-        with machine.Clock(self.device) as clock:
+        with self.clock() as clock:
             begin, cpu = time.perf_counter(), time.process_time()
             outputs = iter(self.llm.generate(asked, params, use_tqdm=False) if asked else [])
             seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
@@ -159,6 +168,10 @@ class Worker:
             for prompt, fit in zip(prompts, fits, strict=True)
         ]
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, "mhz": clock.mhz, "answers": answers}
+
+    def clock(self) -> machine.Clock:
+        """What tells of the device while something is timed."""
+        return machine.Clock(self.device)
 
     def answer(self, output: Any, goes_on: bool) -> Reply:
         """One answer, or what a text goes on with."""
@@ -176,19 +189,20 @@ class Worker:
         """Of each conversation the summed log-probability of each of its `options`, were it the answer."""
         import weighing
 
-        rendered = self.render(request["conversations"], request["thinking"])
+        rendered = self.render(request["conversations"], thinking=False)
         try:
             return {"logprobs": weighing.weigh(self.llm, rendered, request["options"])}
         except weighing.TooLong as fault:
             raise Refused(str(fault)) from fault
 
     def harness(self, request: Request) -> Reply:
-        """lm-eval's tasks, by `harness.py` beside this file: only an engine that is asked for one needs lm-eval."""
+        """lm-eval's tasks, by `served.py` beside this file: only an engine that is asked for one needs lm-eval."""
         import harness
+        import served
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         try:
-            return harness.ask(self.llm, request["parts"], request["thinking"])
+            return served.ask(self, request["parts"], request["thinking"])
         except harness.Unusable as fault:
             raise Refused(str(fault)) from fault
 

@@ -19,12 +19,12 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.engine import Engine
 from evaluation.judge import Judge
 from evaluation.measure import Measurer
 from evaluation.measurement import Measurement
 from evaluation.protocol import EngineFault, EngineSettings
+from evaluation.record import Subject
 from evaluation.score import Score, score
 from evaluation.serves import installed, row
 from evaluation.suite import Suite

@@ -100,7 +100,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     from search.trial import Trial
     from search.tune_news import TuneNews
 
-    _start_ray(address)
+    _start_ray(address, job.run)
     # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
     again = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
     scores = [
@@ -173,7 +173,8 @@ def _terminated_as_interrupted(run: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
-def _start_ray(address: str | None) -> None:
+def _start_ray(address: str | None, run: Path) -> None:
+    """Join the cluster at `address`, or begin one here. Raises `RunFailed`."""
     import logging
 
     import ray
@@ -184,13 +185,16 @@ def _start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let anyone's job slow what we time
     address = address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address:
-        try:
-            ray.init(address=address, **common)
-        except (ConnectionError, ValueError) as fault:
-            raise RunFailed(f"no Ray cluster at {address}: {' '.join(str(fault).split())[:200]}") from fault
-    else:
-        ray.init(include_dashboard=False, **common)
+    where = {"address": address} if address else {"include_dashboard": False}
+    try:
+        ray.init(**where, **common)
+    except Exception as fault:  # a node that takes longer than 30 s to start is a bare Exception of Ray's
+        ray.shutdown()
+        words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
+        if address:
+            raise RunFailed(f"no Ray cluster at {address} ({words}): start it, or give another --address") from fault
+        remedy = "see that the machine has memory and processors to spare and that no other Ray hangs (`ray stop`)"
+        raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault
 
 
 def feasible_for(job: Job) -> Callable[[Recipe], bool]:

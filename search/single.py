@@ -134,7 +134,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
     told: dict[str, Any] = {
         "model": str(folder),
         "perf": measured.perf,
-        "sec_per_token": measured.sec_per_token,
+        "sec_per_token": score.sec_per_token,
         "benchmarks": {
             name: {
                 "value": one.value,
@@ -155,9 +155,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
     }
     wide = max(14, *map(len, told["benchmarks"]))
     lines = [f"{name:{wide}} {one['value']:.4f}  ({one['n']} items)" for name, one in told["benchmarks"].items()]
-    lines.append(
-        f"{'perf':14} {measured.perf:.4f}   {1000 * measured.sec_per_token:.3f} ms a token   {measured.engine}"
-    )
+    lines.append(f"{'perf':14} {measured.perf:.4f}   {1000 * score.sec_per_token:.3f} ms a token   {measured.engine}")
     lines += [f"{name:14} left out of perf, since {why}" for name, why in measured.left_out.items()]
     lines.append(f"{'answers':14} {sum(measured.health.values(), Health())}")
     if baseline is not None:

@@ -48,10 +48,10 @@ class Range(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: int | float
-    high: int | float
-    step: int = Field(1, ge=1)
-    log: bool = False
+    low: int | float = Field(description="the least that is drawn")
+    high: int | float = Field(description="the most that is drawn")
+    step: int = Field(1, ge=1, description="distance between whole numbers that are drawn")
+    log: bool = Field(False, description="drawn evenly on a logarithmic scale")
 
     @model_validator(mode="after")
     def _drawable(self) -> Range:
@@ -70,11 +70,11 @@ class StepSpace(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    step: str
-    optional: bool = False
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    choices: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
-    ranges: dict[str, Range] = Field(default_factory=dict)
+    step: str = Field(description="the step's name")
+    optional: bool = Field(False, description="tried with and without it")
+    fixed: dict[str, Any] = Field(default_factory=dict, description="values by field")
+    choices: dict[str, tuple[Any, ...]] = Field(default_factory=dict, description="values to choose from by field")
+    ranges: dict[str, Range] = Field(default_factory=dict, description="numbers to draw from by field")
 
 
 class Space(BaseModel):
@@ -82,28 +82,32 @@ class Space(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    description: str = ""
-    steps: tuple[StepSpace, ...] = ()
+    description: str = Field("", description="what the space is for, in words")
+    steps: tuple[StepSpace, ...] = Field((), description="what recipes are made of, applied in this order")
     lanes: tuple[tuple[dict[str, Any], ...], ...] = Field(
         (), description="in place of steps: these recipes and no other"
     )
     seeds: tuple[tuple[dict[str, Any], ...], ...] = Field((), description="recipes tried first, in this order")
-    evaluation: SuiteSpec
+    evaluation: SuiteSpec = Field(description="what models are asked, and who rates their answers")
     calibration: str = Field(
         SELF,
         description="chat rows for calibration and recovery (column conversations): a file, hub:OWNER/NAME, or self: "
         "the base writes them",
     )
     self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
-    rungs: tuple[Rung, ...] = DEFAULT_RUNGS
+    rungs: tuple[Rung, ...] = Field(DEFAULT_RUNGS, description="what a trial pays before it is judged, rising to all")
     eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
     engine: EngineName = Field("own", description="own: this environment's vLLM; contest: 0.14.1, see `make contest`")
     passes: int = Field(3, ge=2, description="timed passes over each slice of items, at every rung")
     within: float = Field(
-        0.01, gt=0, description="on the last rung passes go on until SpeedNorm's 95 % interval is within ± this"
+        0.01, gt=0, description="half of SpeedNorm's 95 % interval at which timing on the last rung may end"
     )
-    timing_seconds: float = Field(60.0, ge=0, description="or until this many more seconds of timing are spent")
-    finalists: int = Field(3, ge=0, description="how many of the best are measured again before one is the winner")
+    timing_seconds: float = Field(
+        60.0, ge=0, description="wall seconds of more passes on the last rung after which timing ends in any case"
+    )
+    finalists: int = Field(
+        3, ge=0, description="of the best, those measured again from nothing before one is the winner; 0: none"
+    )
     target: DeviceName | None = Field(
         None, description="the GPU that the model is meant for: its SpeedNorm there is predicted where none is at hand"
     )

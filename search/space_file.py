@@ -47,7 +47,7 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths relative to the YAML file, or inside the reference data, made absolute."""
     content = dict(content)
     content |= {name: _resolve_data(content[name], folder) for name in ("steps", "seeds", "lanes") if name in content}
-    given = content.get("calibration")
+    given = _named(content.get("calibration"), "calibration")
     if isinstance(given, str) and given != SELF and not given.startswith(HUB):
         content["calibration"] = resolve_path(content["calibration"], folder)
     if isinstance(content.get("submissions"), str):
@@ -56,7 +56,7 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         evaluation = dict(content["evaluation"])
         for key in ("prompts", "heldout"):
             if isinstance(evaluation.get(key), str):
-                evaluation[key] = _resolve_files(evaluation[key], folder)
+                evaluation[key] = _resolve_files(_named(evaluation[key], f"evaluation.{key}"), folder)
         if isinstance(evaluation.get("benchmarks"), dict):
             evaluation["benchmarks"] = {
                 name: HUB if path == "hub" else _resolve_files(path, folder) if isinstance(path, str) else path
@@ -68,6 +68,13 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
             evaluation["judge"] = evaluation["judge"] | files
         content["evaluation"] = evaluation
     return content
+
+
+def _named(value: Any, field: str) -> Any:
+    """`value`, unless it is the hub without a data set: only benchmarks were published in one place."""
+    if isinstance(value, str) and value.strip() in {HUB, HUB.rstrip(":")}:
+        raise BadInput(f"{field}: {value} names no data set: write {HUB}OWNER/NAME, or the name of a file")
+    return value
 
 
 def _resolve_data(steps: Any, folder: Path) -> Any:

@@ -13,13 +13,16 @@ from compressors.data import load_conversations
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from evaluation.benchmarks.base import BadData
+from evaluation.benchmarks.harness_task import HarnessTask
+from evaluation.harnessed import differs, version_in
 from evaluation.suite import Suite
 from search.bases import find_base
-from search.bench import traits
+from search.bench import environment_of, traits
 from search.errors import BadInput
 from search.forms import recipes_of, steps_of
 from search.job import Job
 from search.ledger import Ledger
+from search.lengths import check_lengths
 from search.space import SELF, Space
 from search.space_file import load_space
 from search.target import learned
@@ -110,8 +113,9 @@ def check_questions(spec: Space, folder: Path) -> dict[str, str]:
     check_base(folder)
     try:
         suite = Suite(spec.evaluation, [rung.items for rung in spec.rungs])
-        _check_lengths(suite, spec, folder)
         check_template(folder, max(len(item.turns) for part in suite.slices for item in part.items), spec.thinking)
+        check_lengths(suite, spec, folder)
+        _check_harness(suite, spec)
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     return suite.left_out
@@ -175,21 +179,12 @@ def check_weights(folder: Path) -> None:
                     raise BadInput(f"the base's tensor {name} in {path} holds NaN or Inf")
 
 
-def _check_lengths(suite: Suite, spec: Space, folder: Path) -> None:
-    """Of each benchmark the longest first turn must fit, or the engine would refuse it in every trial."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    limit = min(spec.max_model_len, read_shape(folder).max_positions)
-    for name in suite.graders:
-        items = [item for part in suite.slices if part.benchmark == name for item in part.items]
-        longest = max(items, key=lambda item: len(item.turns[0]))
-        tokens = len(tokenizer.encode(longest.turns[0], add_special_tokens=False))
-        if tokens >= limit:
-            raise BadInput(
-                f"{name}: the item {longest.id} has {tokens} tokens, which do not fit max_model_len "
-                f"{spec.max_model_len} and the base's {read_shape(folder).max_positions} positions"
-            )
+def _check_harness(suite: Suite, spec: Space) -> None:
+    """The engine's environment asks lm-eval's tasks: it must hold what read their documents here."""
+    if any(isinstance(grader, HarnessTask) for grader in suite.graders.values()):
+        python = environment_of(spec.engine).python
+        if why := differs(version_in(python), python):
+            raise BadInput(why)
 
 
 def _check_feasible(spec: Space, folder: Path) -> None:

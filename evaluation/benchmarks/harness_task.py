@@ -38,6 +38,7 @@ class HarnessTask:
         self.task = name.removeprefix(PREFIX)
         self.weighs = True
         self._limits: dict[str, int] = {}  # generated tokens at most, by task
+        self._generating: set[str] = set()  # tasks that do not only weigh
         self._shots: dict[str, list[dict[str, Any]]] = {}  # what examples are drawn from, by task
         self._items = self._read(source)
 
@@ -52,6 +53,10 @@ class HarnessTask:
         """The harness's own value, which is the answer here."""
         return float(answers[0]) if answers else 0.0
 
+    def generates(self, item: Item) -> bool:
+        """Whether its task does: a group may hold tasks that generate and tasks that weigh."""
+        return item.category in self._generating
+
     def parts(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """What the harness is asked: of each task its documents, and what its examples are drawn from."""
         by_task: dict[str, list[dict[str, Any]]] = {}
@@ -63,6 +68,14 @@ class HarnessTask:
         """What was told by part and document, in the order of `items`."""
         by_task = {part["task"]: iter(found) for part, found in zip(self.parts(items), told, strict=True)}
         return [next(by_task[item.category]) for item in items]
+
+    def longest(self, items: Sequence[Item], tokenizer: Any, thinking: bool) -> tuple[int, str]:
+        """Tokens of the longest prompt of `items` asked together, template and examples included, and whose it is."""
+        from evaluation import harness
+
+        with _quiet():
+            tokens, task, number = harness.longest(self.parts(items), tokenizer, thinking)
+        return tokens, [item.id for item in items if item.category == task][number]
 
     def _read(self, source: str) -> list[Item]:
         for name, why in ABSENT.items():
@@ -98,6 +111,7 @@ class HarnessTask:
         ) as fault:  # a template or function of the task asked for a column that no row has
             raise BadData(f"{self.name}: the rows of {source} lack a column of {leaf}: {fault}") from fault
         self.weighs = self.weighs and not found["generates"]
+        self._generating |= {leaf} if found["generates"] else set()
         self._limits[leaf] = found["max_tokens"]
         self._shots[leaf] = found["shots"]
         about = {

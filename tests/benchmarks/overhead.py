@@ -20,10 +20,10 @@ from typing import Annotated, Any
 import typer
 
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.engine import Engine
 from evaluation.measure import Measurer
 from evaluation.protocol import EngineSettings
+from evaluation.record import Subject
 from evaluation.suite import Suite
 from search.bases import find_base
 from search.bench import engine_settings

@@ -20,10 +20,10 @@ from compressors.data import read_conversations
 from compressors.steps import parse_step
 from compressors.store import Store
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.engine import Engine
 from evaluation.measure import Measurer
 from evaluation.protocol import EngineSettings
+from evaluation.record import Subject
 from evaluation.reference import CALIBRATION, ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 

@@ -10,9 +10,9 @@ from compressors.data import read_conversations
 from compressors.steps import parse_step
 from compressors.store import Store
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.benchmarks.base import Decoding
 from evaluation.measure import Measurer
+from evaluation.record import Subject
 from evaluation.reference import CALIBRATION, ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 

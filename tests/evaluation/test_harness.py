@@ -2,19 +2,23 @@
 
 import json
 import random
+from importlib.metadata import version
 
 import pytest
 import torch
 
 from evaluation import harness
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.benchmarks.base import BadData
 from evaluation.benchmarks.harness_task import HarnessTask
+from evaluation.health import Health, ModelFault
+from evaluation.machine import cpu_mhz
 from evaluation.measure import Measurer
 from evaluation.protocol import EngineFault
+from evaluation.record import Subject
 from evaluation.reference import ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
+from tests.evaluation import broken
 from tests.evaluation.test_likelihood import serve_tiny
 
 BASE = Subject(key="tiny", folder=MODEL)
@@ -48,6 +52,19 @@ def ifeval(count):
         {"key": n, "prompt": f"Say {n}.", "instruction_id_list": [rules[n % 2][0]], "kwargs": [rules[n % 2][1]]}
         for n in range(count)
     ]
+
+
+def sums(count, first=0):
+    """GSM8K's columns, and GSM-Plus's."""
+    told = {n: f"#### {n + 1}" for n in range(first, first + count)}
+    return [{"question": f"{n} and 1?", "answer": right, "solution": right} for n, right in told.items()]
+
+
+def gsm8k(folder, count):
+    """A folder of the task's rows, and others for its examples."""
+    written(folder / "gsm8k.jsonl", sums(count))
+    written(folder / "gsm8k.shots.jsonl", sums(6, first=100))
+    return str(folder)
 
 
 def by_transformers(texts, continuations):
@@ -115,6 +132,45 @@ def test_a_group_is_its_tasks_and_a_rung_only_adds(engine, tmp_path, monkeypatch
     assert len(counts) == 6
 
 
+def test_what_a_group_only_weighs_is_asked_once(engine, tmp_path, monkeypatch):
+    """Of both kinds of task in one group, the later passes ask those that generate alone."""
+    leaves = harness.leaves("gpqa")
+    for leaf in leaves:
+        written(tmp_path / f"{leaf}.jsonl", gpqa(2))
+    suite = Suite(SuiteSpec(benchmarks={"lm_eval:gpqa": str(tmp_path)}, limit=10), (1.0,))
+    kinds = [suite.graders["lm_eval:gpqa"].generates(item) for part in suite.slices for item in part.items]
+    assert {True, False} == set(kinds)
+    counts = []
+    real = engine.harness
+    monkeypatch.setattr(
+        engine, "harness", lambda parts, *rest: counts.append(sum(len(p["docs"]) for p in parts)) or real(parts, *rest)
+    )
+    measurer = Measurer(engine, engine, BASE, suite, AnswerStore(tmp_path / "answers"), passes=2)
+    measured = measurer.measure(BASE, 0)
+    measurer.measure(BASE, 0, beside="beside another")
+    assert counts == [10 - sum(kinds), *[sum(kinds)] * 4]
+    figures = measured.benchmarks["lm_eval:gpqa"]
+    assert len(figures.grades) == 10
+    assert figures.tokens > 0
+    assert measured.health["lm_eval:gpqa"].answers == sum(kinds)
+
+
+def test_answers_are_known_by_the_version_that_asked_and_another_is_refused(engine, tmp_path, monkeypatch):
+    serve_tiny(engine)
+    rules = written(tmp_path / "rows.jsonl", ifeval(1))
+    suite = Suite(SuiteSpec(benchmarks={"lm_eval:ifeval": rules}), (1.0,))
+    asker = Measurer(engine, engine, BASE, suite, AnswerStore(tmp_path / "answers"), passes=1).asker
+    [part] = suite.up_to(0)
+    asker.ask(part, BASE)
+    ours = version("lm_eval")
+    monkeypatch.setattr("evaluation.harnessed.version", lambda _: "0.5.0")
+    monkeypatch.setitem(engine.about, "harness", "0.5.0")
+    assert not asker.record(part, BASE).passes
+    monkeypatch.setitem(engine.about, "harness", ours)
+    with pytest.raises(EngineFault, match=rf"holds lm-eval {ours}, and lm-eval 0\.5\.0 reads the documents here"):
+        asker.record(part, BASE)
+
+
 def test_rules_are_graded_as_the_answers_obey_them(engine, tmp_path):
     """IFEval's own rules on what the model says: the same greedy answers, read here by hand."""
     from evaluation.benchmarks.base import Decoding
@@ -133,6 +189,20 @@ def test_rules_are_graded_as_the_answers_obey_them(engine, tmp_path):
     assert all(found.tokens[0])
 
 
+@pytest.mark.parametrize(
+    ("make", "said"), [(broken.silent, "gives no answer: of 6 answers 100% empty"), (broken.endless, "never stops")]
+)
+def test_a_broken_model_is_told_and_a_clock_is_read(engine, tmp_path, make, said):
+    suite = Suite(SuiteSpec(benchmarks={"lm_eval:gsm8k": gsm8k(tmp_path, 6)}), (1.0,))
+    measurer = Measurer(engine, engine, BASE, suite, AnswerStore(tmp_path / "answers"), passes=1)
+    base = measurer.measure(BASE, 0)
+    assert base.health["lm_eval:gsm8k"].answers == 6
+    assert base.health["lm_eval:gsm8k"] != Health(answers=6, empty=6)
+    assert (base.mhz is not None) == bool(cpu_mhz())
+    with pytest.raises(ModelFault, match=f"the model {said}"):
+        measurer.measure_pair(Subject(key="broken", folder=make(tmp_path / "model")), 0)
+
+
 def test_documents_are_the_same_each_time_they_are_read(tmp_path):
     """GPQA shuffles its options as it is read."""
     source = written(tmp_path / "rows.jsonl", gpqa(6))
@@ -144,13 +214,49 @@ def test_documents_are_the_same_each_time_they_are_read(tmp_path):
 
 
 def test_examples_come_from_a_file_of_their_own(tmp_path):
-    rows = [{"question": f"{n} and 1?", "answer": f"#### {n + 1}"} for n in range(8)]
-    written(tmp_path / "gsm8k.jsonl", rows[:2])
+    written(tmp_path / "gsm8k.jsonl", sums(2))
     with pytest.raises(BadData, match="gsm8k shows 5 examples: give their rows"):
         HarnessTask("lm_eval:gsm8k", str(tmp_path))
-    written(tmp_path / "gsm8k.shots.jsonl", rows[2:])
-    task = HarnessTask("lm_eval:gsm8k", str(tmp_path))
+    task = HarnessTask("lm_eval:gsm8k", gsm8k(tmp_path, 2))
     assert len(task.parts(task.items([]))[0]["shots"]) == 6
+
+
+def shown(folder, name="gsm8k"):
+    """Prompts of the folder's rows, as the engine builds them."""
+    task = HarnessTask(f"lm_eval:{name}", str(folder))
+    [part] = task.parts(task.items([]))
+    built = harness.build(part["task"], part["docs"], part["shots"], processed=True)
+    built.set_fewshot_seed(1)
+    built.build_all_requests()
+    return [one.args[0] for one in built.instances]
+
+
+def test_no_example_is_asked_itself(tmp_path):
+    """Rows that stand in both files, whatever their answers, are shown to nobody."""
+    gsm8k(tmp_path, 8)
+    both = [row | {"answer": "so #### 0"} for row in sums(8)]
+    written(tmp_path / "gsm8k.shots.jsonl", [*both, *sums(5, first=100)])
+    for number, prompt in enumerate(shown(tmp_path)):
+        assert [one for one in range(8) if f"Question: {one} and 1?" in prompt] == [number]
+        assert prompt.count(" and 1?") == 6
+    written(tmp_path / "gsm8k.shots.jsonl", [*both, *sums(4, first=100)])
+    with pytest.raises(BadData, match=r"gsm8k shows 5 examples, and of the 12 there are 8 are asked themselves: give"):
+        HarnessTask("lm_eval:gsm8k", str(tmp_path))
+
+
+def test_a_split_that_is_asked_gives_no_examples(tmp_path, monkeypatch):
+    """GSM-Plus draws them from its only split: refused, until they have a file of their own."""
+    folder = tmp_path / "qintongli" / "GSM-Plus"  # a folder of that name is to `datasets` what the hub is
+    folder.mkdir(parents=True)
+    written(folder / "test.jsonl", sums(8))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    with pytest.raises(BadData, match="gsm_plus takes its 5 examples from the documents that are asked: give their"):
+        HarnessTask("lm_eval:gsm_plus", "hub:")
+    written(tmp_path / "gsm_plus.jsonl", sums(3))
+    written(tmp_path / "gsm_plus.shots.jsonl", sums(8))
+    for number, prompt in enumerate(shown(tmp_path, "gsm_plus")):
+        assert [one for one in range(3) if f"{one} and 1?" in prompt] == [number]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from evaluation import health
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.base import Decoding
 from evaluation.health import Health, ModelFault, health_of, look, signs
-from evaluation.measure import Measurer, Subject
+from evaluation.measure import Measurer
 from evaluation.protocol import Answer, EngineFault
+from evaluation.record import Subject
 from evaluation.reference import ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 from tests.evaluation import broken

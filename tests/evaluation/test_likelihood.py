@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.benchmarks import benchmark, read_rows
 from evaluation.benchmarks.base import BadData, Decoding
 from evaluation.benchmarks.choice_reader import after_thinking
 from evaluation.measure import Measurer
 from evaluation.protocol import EngineFault
+from evaluation.record import Subject
 from evaluation.reference import ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from evaluation.measurement import BenchmarkFigures, Measurement, Timing
+from evaluation.protocol import EngineFault
 from evaluation.score import combine, score
+from evaluation.speed import sec_per_token, speed
 
 
 def measurement(grades, seconds, tokens=1000, **more):
@@ -46,7 +48,15 @@ def test_perf_is_the_unweighted_mean_of_benchmarks():
     large = BenchmarkFigures(grades={str(n): 0.0 for n in range(99)}, passes=[[Timing(seconds=1, tokens=10)]])
     both = measurement([0], [1.0]).model_copy(update={"benchmarks": {"small": small, "large": large}})
     assert both.perf == 0.5
-    assert both.sec_per_token == pytest.approx(2 / 20)
+    assert sec_per_token(both.passes) == pytest.approx(2 / 20)
+
+
+def test_a_model_without_a_token_has_no_time_for_one():
+    silent, base = measurement([0], [1.0], tokens=0), measurement([1], [1.0])
+    with pytest.raises(EngineFault, match="generated no token"):
+        speed(silent.passes, base.passes, True, np.random.default_rng(0))
+    with pytest.raises(EngineFault, match="generated no token"):
+        score(silent, base)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():

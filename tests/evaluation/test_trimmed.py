@@ -10,10 +10,10 @@ from compressors.data import read_conversations
 from compressors.store import Store
 from compressors.vocabulary import TrimVocab
 from evaluation.answers import AnswerStore
-from evaluation.asking import Subject
 from evaluation.benchmarks.heldout import compare
 from evaluation.measure import Measurer
 from evaluation.protocol import ScoredText
+from evaluation.record import Subject
 from evaluation.reference import CALIBRATION, HELDOUT, MODEL
 from evaluation.suite import Suite, SuiteSpec
 from evaluation.trimmed import in_original_ids, kept_tokens, recut

@@ -67,6 +67,12 @@ def test_help_answers_within_a_second():
         (["search", "demo", "--base", "untokenized", "--out", "run"], "has no tokenizer"),
         (["search", "null.yaml", "--base", "tiny", "--out", "run"], "kmmlu_pro"),
         (["search", "short.yaml", "--base", "tiny", "--out", "run"], "do not fit max_model_len 128"),
+        (
+            ["search", "prompts.yaml", "--base", "tiny", "--out", "run"],
+            "evaluation.prompts: hub names no data set: write",
+        ),
+        (["plan", "heldout.yaml", "--base", "tiny"], "evaluation.heldout: hub names no data set: write hub:OWNER/NAME"),
+        (["plan", "chats.yaml", "--base", "tiny"], "calibration: hub names no data set: write hub:OWNER/NAME"),
         (["search", "folder.yaml", "--base", "tiny", "--out", "run"], "no space at folder.yaml"),
         (["search", "latin.yaml", "--base", "tiny", "--out", "run"], "not YAML"),
         (["search", "list.yaml", "--base", "tiny", "--out", "run"], "unknown step ['a']"),
@@ -91,6 +97,9 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said):
     (tmp_path / "rows.jsonl").write_text("3\n")
     (tmp_path / "null.yaml").write_text(space_text.replace("reference:items/kmmlu_pro.jsonl", "null"))
     (tmp_path / "short.yaml").write_text(space_text.replace("kmmlu_pro", "ko_longrag") + "max_model_len: 128\n")
+    for name in ("prompts", "heldout"):
+        (tmp_path / f"{name}.yaml").write_text(space_text.replace("evaluation:", f"evaluation:\n  {name}: hub"))
+    (tmp_path / "chats.yaml").write_text(space_text.replace("reference:text/calibration.jsonl", "hub"))
     (tmp_path / "latin.yaml").write_bytes("steps: café".encode("latin-1"))
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "badrun").mkdir()

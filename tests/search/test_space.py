@@ -5,11 +5,15 @@ from pathlib import Path
 import optuna
 import pytest
 
+from evaluation.judge import JudgeSpec
+from evaluation.suite import SuiteSpec
 from search.errors import BadInput
 from search.forms import recipes_of
 from search.job import Job
 from search.recipe import Recipe
+from search.rungs import Rung
 from search.searchers import RecipeSampler
+from search.space import Range, Space, StepSpace
 from search.space_file import PRESETS, load_space
 
 
@@ -166,3 +170,8 @@ def test_lanes_that_cannot_be_are_named(tmp_path, old, new, said):
     path.write_text(LANES.replace(old, new))
     with pytest.raises(BadInput, match=said):
         load_space(str(path))
+
+
+@pytest.mark.parametrize("model", [Space, StepSpace, Range, Rung, SuiteSpec, JudgeSpec])
+def test_every_field_has_a_description(model):
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
