@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,7 +52,7 @@ class Slice(BaseModel):
     rung: int
     items: tuple[Item, ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256("".join(item.model_dump_json() for item in self.items).encode()).hexdigest()[:32]
 
