@@ -110,6 +110,7 @@ class Worker:
         self.unload(request)
         begin = time.perf_counter()
         self.llm = LLM(model=request["model"], **request["settings"])
+        gc.enable()  # all is imported now
         self.last_token = max(self.llm.get_tokenizer().get_vocab().values())
         return {
             "seconds": time.perf_counter() - begin,
@@ -270,6 +271,7 @@ class Worker:
 
 def main() -> None:
     die_with_parent()
+    gc.disable()  # imports leave more than a million objects: a sixth of a start went into looking whether they do
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever prints goes to the log, not between the replies
     worker: Worker | None = None
