@@ -87,6 +87,8 @@ class Worker:
             # vLLM's attention uses AMX tiles without asking the kernel for them, which is an illegal instruction
             # until somebody has: oneDNN does, so only models without a bf16 or int8 matrix (W4A8) died of it.
             torch.cpu._init_amx()
+        else:
+            gc.enable()  # before a load: vLLM's core may be a fork of this process, and would never collect
         self.about = {
             "engine": f"vllm {vllm.__version__}",
             "device": self.device,
