@@ -5,6 +5,7 @@ nothing of this project, and is started by path. Knows nothing of benchmarks, sc
 replies are described in `evaluation.engine`, which is the other end.
 """
 
+import contextlib
 import gc
 import importlib.metadata
 import json
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import machine
@@ -61,6 +63,23 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@contextlib.contextmanager
+def collecting_once() -> Iterator[None]:
+    """Garbage is collected at the end alone, and what is left is set aside: no model holds it.
+
+    vLLM collects seven times while one model takes another's place. Each time goes through what imports left, more
+    than a million objects and half a second: most of what a small model's load takes.
+    """
+    collect = gc.collect
+    gc.collect = lambda generation=2: 0
+    try:
+        yield
+    finally:
+        gc.collect = collect
+        gc.collect()
+        gc.freeze()  # vLLM takes this back itself when it lets the next model go
+
+
 class Worker:
     """Holds at most one model at a time."""
 
@@ -77,6 +96,8 @@ class Worker:
             # vLLM's attention uses AMX tiles without asking the kernel for them, which is an illegal instruction
             # until somebody has: oneDNN does, so only models without a bf16 or int8 matrix (W4A8) died of it.
             torch.cpu._init_amx()
+        else:
+            gc.enable()  # before a load: vLLM's core may be a fork of this process, and would never collect
         self.about = {
             "engine": f"vllm {vllm.__version__}",
             "device": self.device,
@@ -101,6 +122,7 @@ class Worker:
         self.unload(request)
         begin = time.perf_counter()
         self.llm = LLM(model=request["model"], **request["settings"])
+        gc.enable()  # all is imported now
         self.reader = Reader(self.llm.get_tokenizer())
         return {
             "seconds": time.perf_counter() - begin,
@@ -123,7 +145,8 @@ class Worker:
         engine_core: Any = getattr(self.llm.llm_engine, "engine_core", None)
         if self.device == "cuda" and hasattr(engine_core, "shutdown"):
             engine_core.shutdown()
-        self.llm = engine_core = None
+        with collecting_once() if self.device == "cpu" else contextlib.nullcontext():
+            self.llm = engine_core = None
         gc.collect()
         return {}
 
@@ -241,6 +264,7 @@ class Worker:
 
 def main() -> None:
     die_with_parent()
+    gc.disable()  # imports leave more than a million objects: a sixth of a start went into looking whether they do
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever prints goes to the log, not between the replies
     worker: Worker | None = None

@@ -4,6 +4,7 @@ One warm engine for all tests that need a real vLLM: starting one takes longer t
 longest files go first, so that no worker is left with one of them while the other has nothing more to do.
 """
 
+import gc
 import os
 
 import pytest
@@ -18,11 +19,25 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
+@pytest.fixture(autouse=True)
+def set_aside():
+    """Whatever stays after a test, imports above all, is not gone through by each of the next ones' collections."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory):
+def served(tmp_path_factory):
     from evaluation.engine import Engine
     from search.bench import engine_settings
 
-    settings = engine_settings(max_model_len=2048)
+    settings = engine_settings(max_model_len=2048).model_copy(update={"max_logprobs": 512})
     with Engine(settings, tmp_path_factory.mktemp("engine") / "engine.log") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def engine(served):
+    """The same, where no other fixture has that name."""
+    return served

@@ -1,4 +1,4 @@
-"""Run by another environment's Python: log-probabilities as that transformers computes them.
+"""Log-probabilities as transformers computes them: imported, ours; run by another environment's Python, that one's.
 
     echo '{"tokens": [...], "ids": {folder: [[...], ...]}}' | python logits_elsewhere.py
 
@@ -10,20 +10,20 @@ import json
 import sys
 
 
-def main() -> None:
+def answer(asked):
+    """The line to be printed, for what was asked."""
     import torch
     import transformers
 
     torch.set_num_threads(1)
-    asked = json.load(sys.stdin)
-    answer = {}
+    rows_of = {}
     for folder, ids in asked["ids"].items():
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
         with torch.no_grad():
             rows = model(input_ids=torch.tensor([asked["tokens"]])).logits[0].float().log_softmax(-1)
-        answer[folder] = [[float(row[one]) for one in some] for row, some in zip(rows, ids, strict=False)]
-    print(json.dumps({"version": transformers.__version__, "rows": answer}))
+        rows_of[folder] = [[float(row[one]) for one in some] for row, some in zip(rows, ids, strict=False)]
+    return {"version": transformers.__version__, "rows": rows_of}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(answer(json.load(sys.stdin))))

@@ -145,6 +145,8 @@ def test_parquet_without_the_column_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # read from the environment when they were imported: set there now, the hub would be asked for half a minute
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="the hub does not give no/such-set"):
         load_conversations("hub:no/such-set")

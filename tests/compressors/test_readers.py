@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,16 @@ from compressors.build import build
 from compressors.data import conversations
 from compressors.quantize import Quantize
 from compressors.store import Store
+from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine
-from evaluation.protocol import EngineSettings
+from evaluation.health import ModelFault, look
+from evaluation.protocol import EngineFault
+from search.bench import engine_settings
+from tests.compressors import logits_elsewhere
 from tests.compressors.conftest import VOCAB, make_rows
 from tests.compressors.test_schemes_served import make_wide
+from tests.evaluation import broken
 
-ELSEWHERE = Path(__file__).with_name("logits_elsewhere.py")
 TEXT = "the red fox has seven lamps near the cold river and one old blue door " * 8
 MOST = 160  # tokens of TEXT
 WITHIN = 1e-2  # relative, in bf16
@@ -72,38 +77,42 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def rows(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Rows]]:
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The contest's engine."""
+    settings = engine_settings(max_model_len=1024, engine="contest").model_copy(update={"max_logprobs": VOCAB})
+    with Engine(settings, tmp_path_factory.mktemp("theirs") / "engine.log") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def rows(folders: dict[str, Path], served: Engine, theirs: Engine) -> dict[str, dict[str, Rows]]:
     """By reader and model: log-probabilities [positions, vocabulary], in our vLLM's order of likelihood."""
-    log = tmp_path_factory.mktemp("logs")
     read: dict[str, dict[str, Rows]] = {"vllm 0.32": {}, "vllm 0.14.1": {}}
     ids, tokens = {}, []
-    with (
-        Engine(settings(sys.executable), log / "ours") as ours,
-        Engine(settings(str(CONTEST)), log / "theirs") as theirs,
-    ):
-        for name, folder in folders.items():
-            ours.load(folder)
-            (here,) = ours.score([TEXT], top=VOCAB, max_tokens=MOST)
-            ids[name], tokens, read["vllm 0.32"][name] = here.top_ids, here.tokens, here.top_logprobs
-            theirs.load(folder)
-            (there,) = theirs.score([TEXT], top=VOCAB, max_tokens=MOST)
-            assert there.tokens == tokens
-            known = [dict(zip(a, b, strict=True)) for a, b in zip(there.top_ids, there.top_logprobs, strict=True)]
-            read["vllm 0.14.1"][name] = [[of[one] for one in some] for of, some in zip(known, ids[name], strict=True)]
-    for reader, python in (("transformers 5.", sys.executable), ("transformers 4.57.3", str(CONTEST))):
-        asked = json.dumps({"tokens": tokens, "ids": {str(folders[name]): some for name, some in ids.items()}})
-        done = subprocess.run([python, str(ELSEWHERE)], input=asked, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        answer = json.loads(done.stdout.splitlines()[-1])
+    for name, folder in folders.items():
+        served.load(folder)
+        (here,) = served.score([TEXT], top=VOCAB, max_tokens=MOST)
+        ids[name], tokens, read["vllm 0.32"][name] = here.top_ids, here.tokens, here.top_logprobs
+        theirs.load(folder)
+        (there,) = theirs.score([TEXT], top=VOCAB, max_tokens=MOST)
+        assert there.tokens == tokens
+        known = [dict(zip(a, b, strict=True)) for a, b in zip(there.top_ids, there.top_logprobs, strict=True)]
+        read["vllm 0.14.1"][name] = [[of[one] for one in some] for of, some in zip(known, ids[name], strict=True)]
+    asked = {"tokens": tokens, "ids": {str(folders[name]): some for name, some in ids.items()}}
+    for reader, ask in (("transformers 5.", logits_elsewhere.answer), ("transformers 4.57.3", elsewhere)):
+        answer = ask(asked)
         assert f"transformers {answer['version']}".startswith(reader)
         read[reader] = {name: answer["rows"][str(folder)] for name, folder in folders.items()}
     return read
 
 
-def settings(python: str) -> EngineSettings:
-    return EngineSettings(
-        device="cpu", clock="cpu", python=python, max_model_len=512, max_num_batched_tokens=512, max_logprobs=VOCAB
-    )
+def elsewhere(asked: dict[str, Any]) -> dict[str, Any]:
+    """`logits_elsewhere.answer`, of the contest's environment."""
+    command = [str(CONTEST), logits_elsewhere.__file__]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
 
 
 def apart(rows: dict[str, dict[str, Rows]], name: str, one: str, other: str) -> float:
@@ -141,3 +150,16 @@ def test_a_careless_config_is_read_otherwise(rows: dict[str, dict[str, Rows]]) -
     found = {reader: apart(rows, "careless", reader, "transformers 5.") for reader in rows}
     assert found["vllm 0.32"] < WITHIN
     assert min(found["transformers 4.57.3"], found["vllm 0.14.1"]) > 3 * WITHIN, found
+
+
+def test_the_contests_engine_is_told_what_is_broken(theirs: Engine, tmp_path: Path) -> None:
+    """vLLM 0.14.1 serves NaN without a word too, and its tokenizer's class is another one."""
+    nan, mute = (folder / "model" for folder in (tmp_path / "nan", tmp_path / "mute"))
+    broken.number_in(nan, "model.norm.weight", float("nan"), 3)
+    theirs.load(nan)
+    with pytest.raises(ModelFault, match="logits are NaN or infinite"):
+        look(theirs)
+    theirs.load(broken.without_template(mute))
+    look(theirs)
+    with pytest.raises(EngineFault, match="no chat template"):
+        theirs.generate([[{"role": "user", "content": "1"}]], [Decoding(max_tokens=2)])

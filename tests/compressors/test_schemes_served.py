@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from compressors.shape import check_recipe, read_shape
 from compressors.store import Store
 from evaluation.engine import Engine
 from evaluation.serves import FEATURES, installed, row
-from search.bench import engine_settings, traits
+from search.bench import traits
 from tests.compressors.conftest import VOCAB, make_rows, make_tokenizer
 
 TEXT = "the red fox has seven lamps near the cold river"
@@ -34,12 +33,6 @@ if "int8_lm_head" in SEEN:
     CASES["int8 head of W4A16"] = {"scheme": "W4A16", "head": "int8"}
 if "fp8_kv_cache" in SEEN:
     CASES["fp8 cache"] = {"scheme": "W8A8", "kv_cache": "fp8"}
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with Engine(engine_settings(max_model_len=256), tmp_path_factory.mktemp("served") / "engine.log") as started:
-        yield started
 
 
 def make_wide(folder: Path) -> Path:
@@ -97,13 +90,13 @@ def log_probabilities(folder: Path, tokens: list[int]) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_answers(engine: Engine, wide: Path, store: Store, name: str) -> None:
+def test_it_answers(served: Engine, wide: Path, store: Store, name: str) -> None:
     """Fewer than 0.1 nats beside transformers a token: rounding of activations, and no wrong scale or order."""
     step = Quantize(calibration_rows=8, **CASES[name])
     check_recipe([step], read_shape(wide), traits(find_device()))
     folder = build([step], wide, store, conversations(make_rows(8))).artifact.folder
-    engine.load(folder)
-    (scored,) = engine.score([TEXT], top=1, max_tokens=64)
+    served.load(folder)
+    (scored,) = served.score([TEXT], top=1, max_tokens=64)
     wanted = log_probabilities(folder, scored.tokens)
     apart = [abs(a - b) for a, b in zip(scored.actual, wanted, strict=True)]
     assert sum(apart) / len(apart) < 0.1, (scored.actual, wanted)

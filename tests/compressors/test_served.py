@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,9 @@ from compressors.vocabulary import TrimVocab
 from compressors.width import PruneFFN, PruneHeads, PruneHidden
 from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine
-from search.bench import engine_settings
 
 FFN, HEADS, HIDDEN = PruneFFN(width=128), PruneHeads(kv_heads=1), PruneHidden(hidden=128)
 TEXT = "the red fox has the cold river the fox has red river"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with Engine(engine_settings(max_model_len=256), tmp_path_factory.mktemp("engine") / "engine.log") as started:
-        yield started
 
 
 def make_wide(kind: str, folder: Path) -> Path:

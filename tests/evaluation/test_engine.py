@@ -91,6 +91,15 @@ def test_a_prompt_that_does_not_fit_is_told(engine):
         engine.generate([[{"role": "user", "content": "1 2 3 4 " * 2000}]], [Decoding(max_tokens=2)])
 
 
+def test_an_engine_of_another_version_is_refused(engine, tmp_path):
+    other = Engine(EngineSettings(versions={"vllm": "0.14.1"}), tmp_path / "log")
+    other._ask = lambda *_, **__: engine.about  # what our own engine said of itself when it started
+    other.launch = lambda: None
+    with pytest.raises(EngineFault, match=r"holds vllm .*, not 0\.14\.1"):
+        other.start()
+    assert other.about == {}
+
+
 def test_without_an_interpreter_it_says_so(tmp_path):
     engine = Engine(EngineSettings(python=str(tmp_path / "python")), tmp_path / "log")
     with pytest.raises(EngineFault, match="no interpreter at"):

@@ -17,7 +17,7 @@ from evaluation.reference import CALIBRATION, ITEMS, MODEL
 from evaluation.suite import Suite, SuiteSpec
 
 NAMES = ("kmmlu_pro", "kmmlu_redux", "ko_longrag", "komt_bench")
-BUDGET = 60_000  # tokens of distillation, within what a trial of the demo spends
+BUDGET = 20_000  # tokens of distillation, within what a trial of the demo spends
 DROP_2 = {"step": "drop_layers", "count": 2}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from search.cli import app
+from search.cli import app, main
 from search.job import Job
 
 SQUEEZE = str(Path(sys.executable).with_name("squeeze"))
@@ -87,7 +87,8 @@ def test_help_answers_within_a_second():
         (["plan", "step.yaml", "--base", "tiny"], "unknown step shrink"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said):
+def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said, monkeypatch, capfd):
+    """In this process, which has torch and transformers: each new one takes seconds to import them."""
     (tmp_path / "space.yaml").write_text(space_text)
     (tmp_path / "step.yaml").write_text(space_text.replace("step: drop_layers\n", "step: shrink\n"))
     (tmp_path / "field.yaml").write_text(space_text.replace("count: [1, 2, 3]", "number: 3"))
@@ -108,11 +109,24 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said):
     (tmp_path / "untokenized").mkdir()
     (tmp_path / "untokenized" / "config.json").write_text("{}")
     before = sorted(tmp_path.iterdir())
-    done = squeeze(*words, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["squeeze", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capfd.readouterr().err
+    assert ended.value.code == 2, told
+    assert said in told
+    assert len(told.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_is_imported_on_the_way_to_bad_input_says_nothing(tmp_path, space_text):
+    (tmp_path / "items.yaml").write_text(space_text.replace("reference:items/kmmlu_pro.jsonl", "nothing.jsonl"))
+    done = squeeze("search", "items.yaml", "--base", "tiny", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "no benchmark items at" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["items.yaml"]
 
 
 def test_a_run_whose_base_changed_is_not_resumed(tmp_path, space):

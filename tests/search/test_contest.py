@@ -12,14 +12,9 @@ from cluster.resources import find_device
 from compressors.build import build
 from compressors.quantize import Quantize
 from compressors.store import Store
-from evaluation.benchmarks.base import Decoding
-from evaluation.engine import Engine
-from evaluation.health import ModelFault, look
-from evaluation.protocol import EngineFault, EngineSettings
 from evaluation.reference import MODEL
-from search.bench import NO_DATA, engine_settings
+from search.bench import NO_DATA
 from search.export import pack
-from tests.evaluation import broken
 
 SQUEEZE = str(Path(sys.executable).with_name("squeeze"))
 SPACE = """
@@ -75,29 +70,6 @@ def test_a_submission_is_verified_by_it(w8a8, tmp_path):
     done = squeeze("verify", tmp_path / "submit.zip", "--engine", "contest")
     assert done.returncode == 0, done.stderr
     assert "no run to compare" in done.stdout
-
-
-def test_it_is_told_what_is_broken(tmp_path):
-    """vLLM 0.14.1 serves NaN without a word too, and its tokenizer's class is another one."""
-    nan, mute = (folder / "model" for folder in (tmp_path / "nan", tmp_path / "mute"))
-    broken.number_in(nan, "model.norm.weight", float("nan"), 3)
-    with Engine(engine_settings(max_model_len=1024, engine="contest"), tmp_path / "log") as contest:
-        contest.load(nan)
-        with pytest.raises(ModelFault, match="logits are NaN or infinite"):
-            look(contest)
-        contest.load(broken.without_template(mute))
-        look(contest)
-        with pytest.raises(EngineFault, match="no chat template"):
-            contest.generate([[{"role": "user", "content": "1"}]], [Decoding(max_tokens=2)])
-
-
-def test_an_engine_of_another_version_is_refused(engine, tmp_path):
-    other = Engine(EngineSettings(versions={"vllm": "0.14.1"}), tmp_path / "log")
-    other._ask = lambda *_, **__: engine.about  # what our own engine said of itself when it started
-    other.launch = lambda: None
-    with pytest.raises(EngineFault, match=r"holds vllm .*, not 0\.14\.1"):
-        other.start()
-    assert other.about == {}
 
 
 def test_an_environment_that_is_not_there_is_bad_input(w8a8, monkeypatch):

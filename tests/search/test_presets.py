@@ -13,9 +13,11 @@ from compressors.store import Store
 from evaluation.benchmarks.base import Decoding
 from evaluation.reference import CALIBRATION, MODEL
 from search.bench import traits
+from search.recipe import Recipe
 from search.space_file import PRESETS, load_space
 
 TOKENS = 2_000  # of training
+BRIEF = {"generations": 3, "calibration_tokens": 4_096}  # of an evolution, which takes two minutes as it comes
 CHAT = [{"role": "user", "content": "1 2 3"}]
 LANES = {
     f"{path.stem}-{number}": recipe
@@ -35,17 +37,22 @@ def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("presets"))
 
 
+def evolves(step):
+    return getattr(step, "by", None) == "evolutionary_kl"
+
+
 @pytest.mark.parametrize("lane", LANES)
 def test_a_lane_is_served_or_refused(engine, store, lane):
     recipe = LANES[lane]
     most = max((getattr(step, "tokens", 0) for step in recipe.steps), default=0)
     recipe = recipe.at(min(1.0, TOKENS / most)) if most else recipe
+    recipe = Recipe([step.model_copy(update=BRIEF) if evolves(step) else step for step in recipe.steps])
     if lane in REFUSED:
         with pytest.raises(Infeasible, match=REFUSED[lane]):
             check_recipe(recipe.steps, read_shape(MODEL), traits(find_device()))
         return
     check_recipe(recipe.steps, read_shape(MODEL), traits(engine.settings.device))
-    artifact = build(recipe.steps, MODEL, store, read_conversations(CALIBRATION, limit=48)).artifact
+    artifact = build(recipe.steps, MODEL, store, read_conversations(CALIBRATION, limit=24)).artifact
     engine.load(artifact.folder)
     slow = {"FP8_DYNAMIC", "W4A8"} & {getattr(step, "scheme", "") for step in recipe.steps}  # on a CPU
     answer = engine.generate([CHAT], [Decoding(max_tokens=1 if slow else 8)]).answers[0]

@@ -41,7 +41,7 @@ calibration: reference:text/calibration.jsonl
 rungs: [{items: 0.25, tokens: 0.25}, {items: 0.5, tokens: 0.5}, {items: 1.0, tokens: 1.0}]
 eta: 2
 passes: 2
-timing_seconds: 3
+timing_seconds: 1
 finalists: 2
 trials: 5
 max_model_len: 1024
