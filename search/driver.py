@@ -96,9 +96,10 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
     from search.scheduler import RungScheduler
-    from search.searchers import RecipeSampler, RecipeSearcher
+    from search.searchers import SEARCHERS
     from search.trial import Trial
     from search.tune_news import TuneNews
+    from search.tune_searcher import RecipeSearcher
 
     _start_ray(address, job.run)
     # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
@@ -116,7 +117,8 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     except LookupError as fault:
         ray.shutdown()
         raise RunFailed(str(fault)) from fault
-    searcher = RecipeSearcher(RecipeSampler(job.space, job.seed, feasible_for(job)), job.trials, list(records.values()))
+    proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
+    searcher = RecipeSearcher(proposer, job.trials, list(records.values()))
     trainable = tune.with_parameters(Trial, job=job, history=history)
     scheduler = RungScheduler(job.space.eta, job.last_rung, scores)
     tuner = tune.Tuner(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -33,6 +33,7 @@ from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
 
 SELF = "self"  # as calibration: what the base model writes itself
 LANE = "lane"
+SearcherName = Literal["mixed", "tpe", "evolution", "nsga2", "random", "grid"]  # search/searchers has them
 
 
 class Suggests(Protocol):
@@ -97,6 +98,7 @@ class Space(BaseModel):
     self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
     rungs: tuple[Rung, ...] = Field(DEFAULT_RUNGS, description="what a trial pays before it is judged, rising to all")
     eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
+    searcher: SearcherName = Field("tpe", description="which recipe is tried next")
     engine: EngineName = Field("own", description="own: this environment's vLLM; contest: 0.14.1, see `make contest`")
     passes: int = Field(3, ge=2, description="timed passes over each slice of items, at every rung")
     within: float = Field(

@@ -12,7 +12,7 @@ from search.forms import recipes_of
 from search.job import Job
 from search.recipe import Recipe
 from search.rungs import Rung
-from search.searchers import RecipeSampler
+from search.searchers.tpe import Tpe
 from search.space import Range, Space, StepSpace
 from search.space_file import PRESETS, load_space
 
@@ -153,7 +153,7 @@ def test_lanes_are_all_there_is_and_are_tried_in_their_order(tmp_path):
         "quantize(W8A8)", f"drop_layers(1) → finetune(1000, {tmp_path / 'rows.jsonl'})"
     ]  # fmt: skip
     assert space.seed_recipes() == lanes
-    sampler = RecipeSampler(space)
+    sampler = Tpe(space)
     assert [sampler.propose() for _ in range(3)] == [*lanes, None]
 
 

@@ -1,0 +1,16 @@
+"""Recipes by chance: what every other searcher is compared with."""
+
+from __future__ import annotations
+
+from search.recipe import Recipe
+from search.searchers.proposer import Outcome, Proposer
+
+
+class ByChance(Proposer):
+    """Each field is drawn evenly, whatever was seen."""
+
+    def draw(self) -> Recipe | None:
+        return self.space.sample(self.chance)
+
+    def learn(self, recipe: Recipe, outcome: Outcome) -> None:
+        """Nothing."""

@@ -1,0 +1,36 @@
+"""Several searchers in turn, each learning from what all found: what one is blind to, another tries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from search.recipe import Recipe
+from search.searchers.evolution import Evolution
+from search.searchers.proposer import Outcome, Proposer, always
+from search.searchers.tpe import Tpe
+from search.space import Space
+
+
+class Mixed(Proposer):
+    """Evolution, which goes on from the best, and TPE, which looks at everything; one after the other."""
+
+    def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
+        super().__init__(space, seed, feasible)
+        self.members: tuple[Proposer, ...] = (Evolution(space, seed, feasible), Tpe(space, seed, feasible))
+        self.turn = 0
+
+    def draw(self) -> Recipe | None:
+        member = self.members[self.turn % len(self.members)]
+        recipe = member.draw()
+        if recipe is not None and not self.is_new(recipe):
+            member.refuse(recipe)
+        return recipe
+
+    def begin(self, recipe: Recipe) -> None:
+        self.turn += 1
+        for member in self.members:
+            member.note(recipe)
+
+    def learn(self, recipe: Recipe, outcome: Outcome) -> None:
+        for member in self.members:
+            member.tell(recipe, outcome)

@@ -1,0 +1,131 @@
+"""What every searcher is: it proposes recipes, each once, and is told how they ended.
+
+A searcher adds two things to `Proposer`: how it draws, and what it learns. Seeds, repeats, what cannot be built and the
+end of a space are settled here, alike for all. Knows nothing of Ray, so that a searcher can be replayed and tested.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from search.recipe import Recipe
+from search.space import Space
+
+DRAWS = 20  # of a searcher's own that may repeat before chance takes over
+CHANCE_DRAWS = 1000  # by chance that may repeat before the space counts as used up
+
+
+class Outcome(BaseModel):
+    """How a recipe ended. Figures are those of the last rung it finished, which is no final one where it `stopped`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["finished", "stopped", "infeasible", "failed"]
+    rung: int = Field(0, description="the last it finished, from 0")
+    score: float | None = Field(None, description="None where nothing was measured")
+    perf_norm: float | None = None
+    speed_norm: float | None = None
+    size_bytes: float | None = None
+
+    @classmethod
+    def of(cls, status: str, line: dict[str, Any] | None) -> Outcome:
+        """From a trial's status and its last ledger line, if it has one."""
+        if line is None:
+            return cls.model_validate({"status": status})
+        figures = {name: line.get(name) for name in ("score", "perf_norm", "speed_norm", "size_bytes")}
+        return cls.model_validate({"status": status, "rung": line["rung"], **figures})
+
+
+def always(_recipe: Recipe) -> bool:
+    """Every recipe is worth a trial."""
+    return True
+
+
+class Proposer(ABC):
+    """Proposes recipes of a space.
+
+    Recipes that are not `feasible` are not proposed, unless as seeds: who names one is told why it is refused.
+    """
+
+    wanders = True  # draws by chance when its own draws repeat
+
+    def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
+        self.space = space
+        self.feasible = feasible
+        self.seeds = list(space.seed_recipes())
+        self.tried: set[str] = {Recipe([]).hash}  # the base is measured beside every candidate: no trial for it
+        self.chance = Chance(seed)
+
+    @abstractmethod
+    def draw(self) -> Recipe | None:
+        """A recipe as this searcher sees fit, which may be a repeat; None when it has no more to say."""
+
+    @abstractmethod
+    def learn(self, recipe: Recipe, outcome: Outcome) -> None:
+        """How a recipe ended, whoever proposed it."""
+
+    def refuse(self, recipe: Recipe) -> None:  # noqa: B027 - most have nothing to do
+        """`recipe`, drawn here, is not tried: a repeat, or what nobody can build."""
+
+    def begin(self, recipe: Recipe) -> None:  # noqa: B027 - most have nothing to do
+        """`recipe` is being tried, whoever proposed it."""
+
+    def propose(self) -> Recipe | None:
+        """A recipe not tried before, or None when none is left."""
+        while self.seeds:
+            seed = self.seeds.pop(0)
+            if seed.hash not in self.tried:
+                return self.note(seed)
+        for _ in range(DRAWS):
+            recipe = self.draw()
+            if recipe is None:
+                break
+            if self.is_new(recipe):
+                return self.note(recipe)
+            self.refuse(recipe)
+        # It is sure of what it has seen: spend the trial elsewhere.
+        for _ in range(CHANCE_DRAWS if self.wanders else 0):
+            recipe = self.space.sample(self.chance)
+            if self.is_new(recipe):
+                return self.note(recipe)
+        return None
+
+    def note(self, recipe: Recipe) -> Recipe:
+        """`recipe` is being tried, and will not be proposed again."""
+        self.tried.add(recipe.hash)
+        self.begin(recipe)
+        return recipe
+
+    def tell(self, recipe: Recipe, outcome: Outcome) -> None:
+        """How a recipe ended, which may be of an earlier sitting. A failure says nothing of the recipe."""
+        if recipe.hash not in self.tried:
+            self.note(recipe)
+        self.learn(recipe, outcome)
+
+    def is_new(self, recipe: Recipe) -> bool:
+        return recipe.hash not in self.tried and self.feasible(recipe)
+
+
+class Chance:
+    """Draws by chance alone, as `Space.sample` asks."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self.random.choice(list(choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if log:
+            ends = math.log(low - 0.5), math.log(high + 0.5)  # each whole number gets the width it rounds from
+            return min(max(round(math.exp(self.random.uniform(*ends))), low), high)
+        return low + step * self.random.randint(0, (high - low) // step)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return low * (high / low) ** self.random.random() if log else self.random.uniform(low, high)

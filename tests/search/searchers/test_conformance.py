@@ -1,0 +1,124 @@
+"""What holds for every searcher in the list, whatever it does."""
+
+from typing import get_args
+
+import pytest
+
+from search.forms import recipes_of
+from search.recipe import Recipe
+from search.searchers import SEARCHERS
+from search.searchers.proposer import Outcome
+from search.space import SearcherName, Space
+
+
+def value(recipe: Recipe) -> float:
+    """A made-up score with an interaction: two layers fewer pay only with distillation."""
+    fields = {step.step: step for step in recipe.steps}
+    drop = getattr(fields.get("drop_layers"), "count", 0)
+    loss = {0: 0.0, 1: 0.03, 2: 0.12, 3: 0.3}[drop] * (0.4 if "distill" in fields else 1.0)
+    quantized = getattr(fields.get("quantize"), "scheme", None)
+    return 0.5 + 0.06 * drop - loss + {None: 0.0, "W8A8": 0.1, "W4A16": 0.02}[quantized]
+
+
+def finished(recipe: Recipe) -> Outcome:
+    score = value(recipe)
+    return Outcome(
+        status="finished", rung=2, score=score, perf_norm=score, speed_norm=score, size_bytes=1000.0 * (2 - score)
+    )
+
+
+def whole(space: Space) -> Space:
+    """A space without ranges and seeds, whose recipes can be counted."""
+    steps = tuple(step.model_copy(update={"ranges": {}}) for step in space.steps)
+    return space.model_copy(update={"steps": steps, "seeds": ()})
+
+
+@pytest.fixture(params=sorted(SEARCHERS))
+def made(request):
+    return SEARCHERS[request.param]
+
+
+def test_a_space_can_name_each_of_them():
+    assert set(get_args(SearcherName)) == set(SEARCHERS)
+
+
+def test_seeds_come_first_in_their_order(made, space):
+    proposer = made(space)
+    assert [proposer.propose(), proposer.propose()] == space.seed_recipes()
+
+
+def test_no_recipe_twice_until_none_is_left(made, space):
+    proposer, found = made(whole(space)), []
+    while (recipe := proposer.propose()) is not None:
+        found.append(recipe)
+        proposer.tell(recipe, finished(recipe))
+    assert len({recipe.hash for recipe in found}) == len(found)
+    everything = {recipe.hash for recipe in recipes_of(whole(space))}
+    assert {recipe.hash for recipe in found} == everything - {Recipe([]).hash}  # the base needs no trial
+
+
+def test_many_at_once_differ_and_lie_in_the_space(made, space):
+    proposer = made(space)
+    found = [proposer.propose() for _ in range(10)]
+    assert len(set(found)) == 10
+    for recipe in found:
+        assert space.sample(Replayed(space.params_of(recipe))) == recipe
+
+
+class Replayed:
+    def __init__(self, params):
+        self.params = params
+
+    def suggest_categorical(self, name, choices):
+        assert self.params[name] in choices
+        return self.params[name]
+
+    def suggest_int(self, name, low, high, **_):
+        assert low <= self.params[name] <= high
+        return self.params[name]
+
+    def suggest_float(self, name, low, high, **_):
+        assert low <= self.params[name] <= high
+        return self.params[name]
+
+
+def test_what_cannot_be_built_is_not_proposed_but_as_a_seed(made, space):
+    proposer = made(space, feasible=lambda recipe: all(step.step != "quantize" for step in recipe.steps))
+    recipes = [proposer.propose() for _ in range(6)]
+    assert recipes[:2] == space.seed_recipes()
+    assert all(step.step != "quantize" for recipe in recipes[2:] if recipe is not None for step in recipe.steps)
+
+
+def told(proposer, recipe):
+    proposer.tell(recipe, finished(recipe))
+
+
+def test_one_seed_gives_one_search(made, space):
+    def search(seed):
+        proposer, found = made(space.model_copy(update={"seeds": ()}), seed), []
+        for _ in range(12):
+            found.append(proposer.propose())
+            told(proposer, found[-1])
+        return found
+
+    assert search(3) == search(3)
+    if made is not SEARCHERS["grid"]:
+        assert search(3) != search(4)
+
+
+def test_every_end_can_be_told_also_of_what_it_never_proposed(made, space):
+    proposer = made(space.model_copy(update={"seeds": ()}))
+    earlier = list(recipes_of(whole(space)))[1:6]
+    ends = [
+        Outcome(status="finished", rung=2, score=0.6, perf_norm=0.9, speed_norm=0.3, size_bytes=10.0),
+        Outcome(status="stopped", rung=0, score=0.9, perf_norm=0.9, speed_norm=0.9, size_bytes=10.0),
+        Outcome(status="infeasible"),
+        Outcome(status="failed"),
+        Outcome(status="failed", rung=1, score=0.7),
+    ]
+    for recipe, outcome in zip(earlier, ends, strict=True):
+        proposer.tell(recipe, outcome)
+        proposer.tell(recipe, outcome)  # told again by a resumed trial
+    found = [proposer.propose() for _ in range(6)]
+    assert not set(found) & set(earlier)
+    assert None not in found

@@ -1,0 +1,71 @@
+"""Searchers under Ray Tune: names, budgets, and what earlier sittings saw."""
+
+import json
+
+from search.ledger import trials_of
+from search.recipe import Recipe
+from search.searchers.proposer import Outcome
+from search.searchers.tpe import Tpe
+from search.tune_searcher import RecipeSearcher, ended
+from tests.search.conftest import end_line, rung_line
+
+
+def searcher_from(space, events, budget):
+    return RecipeSearcher(Tpe(space), budget, list(trials_of(events).values()))
+
+
+def test_a_resumed_search_goes_on_where_it_was(space):
+    seeds = [recipe.to_list() for recipe in space.seed_recipes()]
+    events = [
+        rung_line("t000", 0, 0.6, seeds[0]), end_line("t000", "stopped", seeds[0]),
+        rung_line("t001", 0, 0.7, seeds[1]),
+    ]  # fmt: skip
+    searcher = searcher_from(space, events, budget=4)
+    names, recipes = [], []
+    while isinstance(config := searcher.suggest(f"tune{len(names)}"), dict):
+        names.append(config["name"])
+        recipes.append(Recipe.of(config["recipe"]).hash)
+    assert names == ["t001", "t002", "t003"]
+    assert recipes[0] == Recipe.of(seeds[1]).hash
+    assert Recipe.of(seeds[0]).hash not in recipes
+    assert len(set(recipes)) == 3
+
+
+def test_a_failed_trial_teaches_nothing_and_is_not_tried_again(space):
+    seed = space.seed_recipes()[0]
+    proposer = Tpe(space)
+    searcher = RecipeSearcher(proposer, 5, [])
+    assert Recipe.of(searcher.suggest("x")["recipe"]) == seed
+    searcher.on_trial_complete("x", {"score": 0.0, "status": "failed", "event": ""})
+    assert [trial.state.name for trial in proposer.study.trials] == ["FAIL"]
+    assert seed.hash in proposer.tried
+
+
+def test_a_score_from_a_lower_rung_is_told_as_such(space):
+    first, second = (recipe.to_list() for recipe in space.seed_recipes())
+    events = [
+        rung_line("t000", 0, 0.9, first), end_line("t000", "stopped", first),
+        rung_line("t001", 2, 0.7, second), end_line("t001", "finished", second),
+    ]  # fmt: skip
+    study = searcher_from(space, events, budget=4).proposer.study
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE"]
+    assert study.best_trial.value == 0.7
+
+
+def test_a_gap_in_the_names_costs_no_trial(space):
+    first, second = (recipe.to_list() for recipe in space.seed_recipes())
+    events = [end_line("t000", "infeasible", first), end_line("t002", "infeasible", second)]
+    searcher = searcher_from(space, events, budget=3)
+    assert searcher.suggest("x")["name"] == "t003"
+    assert searcher.suggest("y") == "FINISHED"
+    assert searcher.exhausted
+
+
+def test_what_a_trial_ended_with():
+    line = rung_line("t000", 1, 0.6)
+    told = {"event": json.dumps(line), "score": 0.6, "rung": 1}
+    figures = {"rung": 1, "score": 0.6, "perf_norm": 1.0, "speed_norm": line["speed_norm"], "size_bytes": 1000.0}
+    assert ended(told | {"status": "running"}) == Outcome(status="stopped", **figures)
+    assert ended(told | {"status": "finished"}) == Outcome(status="finished", **figures)
+    assert ended(told | {"status": "failed"}) == ended(None) == Outcome(status="failed")
+    assert ended({"event": "", "status": "infeasible", "score": 0.0}) == Outcome(status="infeasible")
