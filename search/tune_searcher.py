@@ -48,6 +48,10 @@ class RecipeSearcher(Searcher):
         self.running[trial_id] = recipe
         return {"name": name, "recipe": recipe.to_list()}
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if trial_id in self.running and result["status"] == RUNNING:
+            self.proposer.see(self.running[trial_id], ended(result))
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         recipe = self.running.pop(trial_id, None)
         if recipe is None:

@@ -32,6 +32,9 @@ class Evolution(Proposer):
         if outcome.score is not None and outcome.status in {"finished", "stopped"}:
             self.ends[recipe.hash] = (recipe, (outcome.rung, outcome.score))
 
+    def see(self, recipe: Recipe, outcome: Outcome) -> None:
+        self.learn(recipe, outcome)
+
     def draw(self) -> Recipe | None:
         if len(self.ends) < STARTUP:
             return self.space.sample(self.chance)

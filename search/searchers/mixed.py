@@ -31,6 +31,10 @@ class Mixed(Proposer):
         for member in self.members:
             member.note(recipe)
 
+    def see(self, recipe: Recipe, outcome: Outcome) -> None:
+        for member in self.members:
+            member.see(recipe, outcome)
+
     def learn(self, recipe: Recipe, outcome: Outcome) -> None:
         for member in self.members:
             member.tell(recipe, outcome)

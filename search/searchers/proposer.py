@@ -70,6 +70,9 @@ class Proposer(ABC):
     def learn(self, recipe: Recipe, outcome: Outcome) -> None:
         """How a recipe ended, whoever proposed it."""
 
+    def see(self, recipe: Recipe, outcome: Outcome) -> None:  # noqa: B027 - not everyone learns on the way
+        """How far a recipe came by now: it waits, or goes on. The last `see` or `learn` counts."""
+
     def refuse(self, recipe: Recipe) -> None:  # noqa: B027 - most have nothing to do
         """`recipe`, drawn here, is not tried: a repeat, or what nobody can build."""
 

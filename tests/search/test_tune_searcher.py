@@ -37,7 +37,7 @@ def test_a_failed_trial_teaches_nothing_and_is_not_tried_again(space):
     searcher = RecipeSearcher(proposer, 5, [])
     assert Recipe.of(searcher.suggest("x")["recipe"]) == seed
     searcher.on_trial_complete("x", {"score": 0.0, "status": "failed", "event": ""})
-    assert [trial.state.name for trial in proposer.study.trials] == ["FAIL"]
+    assert proposer.study().trials == []
     assert seed.hash in proposer.tried
 
 
@@ -47,7 +47,7 @@ def test_a_score_from_a_lower_rung_is_told_as_such(space):
         rung_line("t000", 0, 0.9, first), end_line("t000", "stopped", first),
         rung_line("t001", 2, 0.7, second), end_line("t001", "finished", second),
     ]  # fmt: skip
-    study = searcher_from(space, events, budget=4).proposer.study
+    study = searcher_from(space, events, budget=4).proposer.study()
     assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE"]
     assert study.best_trial.value == 0.7
 

@@ -6,9 +6,8 @@ import pytest
 
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
-from search.searchers.by_study import INFEASIBLE
 from search.searchers.evolution import Evolution
-from search.searchers.nsga2 import Nsga2
+from search.searchers.nsga2 import INFEASIBLE, Nsga2
 from search.searchers.proposer import Chance, Outcome
 from search.searchers.tpe import Tpe
 from tests.search.searchers.test_conformance import finished, value
@@ -35,8 +34,20 @@ def test_an_infeasible_recipe_violates_a_constraint(space):
         proposer = made(space)
         recipe = proposer.propose()
         proposer.tell(recipe, Outcome(status="infeasible"))
-        trial = proposer.study.trials[0]
+        study = proposer.study if made is Nsga2 else proposer.study()
+        trial = study.trials[0]
         assert (trial.state.name, trial.constraints) == ("COMPLETE", {INFEASIBLE: 1.0})
+
+
+def test_what_waits_at_a_rung_counts_until_it_went_further(space):
+    proposer = Tpe(space)
+    recipe = proposer.propose()
+    states = []
+    for rung, tell in ((0, proposer.see), (1, proposer.see), (2, proposer.tell)):
+        tell(recipe, Outcome(status="stopped" if rung < 2 else "finished", rung=rung, score=0.5 + rung / 10))
+        (trial,) = proposer.study().trials
+        states.append((trial.state.name, trial.intermediate_values, trial.value))
+    assert states == [("PRUNED", {0: 0.5}, None), ("PRUNED", {1: 0.6}, None), ("COMPLETE", {}, 0.7)]
 
 
 def test_what_was_stopped_is_no_parent_beside_what_went_further(space):
