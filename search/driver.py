@@ -95,7 +95,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
-    from search.scheduler import RungScheduler
+    from search.schedulers import SCHEDULERS
     from search.searchers import SEARCHERS
     from search.trial import Trial
     from search.tune_news import TuneNews
@@ -120,7 +120,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
     searcher = RecipeSearcher(proposer, job.trials, list(records.values()))
     trainable = tune.with_parameters(Trial, job=job, history=history)
-    scheduler = RungScheduler(job.space.eta, job.last_rung, scores)
+    scheduler = SCHEDULERS[job.space.scheduler](job.space.eta, job.last_rung, scores, lambda: searcher.exhausted)
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=TuneConfig(

@@ -8,7 +8,8 @@ from ray.tune import Callback
 
 from search.ledger import FAILED, RUNNING, STOPPED
 from search.recipe import Recipe
-from search.scheduler import RungScheduler
+from search.schedulers.promoting import Promoting
+from search.schedulers.stopping import Stopping
 
 if TYPE_CHECKING:
     from search.driver import Scribe
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class TuneNews(Callback):
     """Runs in the driver, in the order in which Tune processes results."""
 
-    def __init__(self, scribe: Scribe, scheduler: RungScheduler) -> None:
+    def __init__(self, scribe: Scribe, scheduler: Stopping | Promoting) -> None:
         self.scribe = scribe
         self.scheduler = scheduler
 

@@ -21,6 +21,7 @@ class RecipeSearcher(Searcher):
         self.proposer = proposer
         self.budget = budget
         self.running: dict[str, Recipe] = {}
+        self.seen: dict[str, Outcome] = {}  # of running trials, how far they came
         self.unfinished: list[tuple[str, Recipe]] = []
         self.begun = len(history)  # trials of all sittings; a killed driver may have left a gap in their names
         self.number = 0
@@ -50,13 +51,19 @@ class RecipeSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self.running and result["status"] == RUNNING:
-            self.proposer.see(self.running[trial_id], ended(result))
+            self.seen[trial_id] = ended(result)
+            self.proposer.see(self.running[trial_id], self.seen[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         recipe = self.running.pop(trial_id, None)
         if recipe is None:
             return
-        self.proposer.tell(recipe, ended(result if not error else None))
+        seen = self.seen.pop(trial_id, None)
+        # Tune says no result of a trial that waited and was stopped: what was seen last is how it ended.
+        if result is None and not error and seen is not None:
+            self.proposer.tell(recipe, seen)
+        else:
+            self.proposer.tell(recipe, ended(None if error else result))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a resumed search rebuilds its searcher from the ledger."""

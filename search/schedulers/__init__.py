@@ -1,0 +1,6 @@
+"""Schedulers by name. One is added by writing its file and its line here."""
+
+from search.schedulers.promoting import Promoting
+from search.schedulers.stopping import Stopping
+
+SCHEDULERS: dict[str, type[Stopping] | type[Promoting]] = {"stopping": Stopping, "promoting": Promoting}
