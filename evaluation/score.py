@@ -27,6 +27,8 @@ class Score(BaseModel):
     perf: float
     perf_base: float
     perf_norm: float
+    perf_low: float | None = Field(None, description="of PerfNorm; None in ledgers of earlier versions")
+    perf_high: float | None = None
     sec_per_token: float
     sec_per_token_base: float
     speed_norm: float
@@ -68,6 +70,7 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
     speed_draws = 1 - ratio_draws(model.passes, base.passes, in_turns, random)
     score_draws = np.maximum(0.5 * perf_draws + 0.5 * speed_draws, 0)
     tail = 100 * (1 - LEVEL) / 2
+    perf_low, perf_high = np.percentile(perf_draws, [tail, 100 - tail])
     speed_low, speed_high = np.percentile(speed_draws, [tail, 100 - tail])
     score_low, score_high = np.percentile(score_draws, [tail, 100 - tail])
     value = combine(perf_norm, speed_norm)
@@ -75,6 +78,8 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
         perf=model.perf,
         perf_base=base.perf,
         perf_norm=perf_norm,
+        perf_low=min(float(perf_low), perf_norm),
+        perf_high=max(float(perf_high), perf_norm),
         sec_per_token=mine,
         sec_per_token_base=theirs,
         speed_norm=speed_norm,

@@ -5,6 +5,7 @@ Knows nothing of Ray, of schedulers or of other trials. Holds a warm engine betw
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,7 @@ class Bench:
             before_work=self._make_room,
             furthest=self._furthest,
         )
+        begin = time.monotonic()
         measured, baseline, result = self.measure(built.artifact, number)
         return {
             "event": "rung",
@@ -136,6 +138,7 @@ class Bench:
             "artifact": built.artifact.key,
             "size_bytes": size_of(built.artifact),
             "stages": [_stage_line(stage) for stage in built.stages],
+            "measuring_seconds": round(time.monotonic() - begin, 3),
             "engine": measured.engine,
             "device": measured.device,
             "versions": measured.versions,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import RunFailed
+from search.findings import findings
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, ranked, trials_of
 from search.picture import picture
@@ -33,8 +34,9 @@ def write_report(job: Job) -> list[Path]:
         writer.writeheader()
         writer.writerows({key: _plain(row[key]) for key in COLUMNS} for row in rows)
     told = status_of(job)
-    text.write_text(_markdown(job, told, rows), encoding="utf-8")
-    page.write_text(_page(job, told, trials, rows), encoding="utf-8")
+    learned = findings(job, trials)
+    text.write_text(_markdown(job, told, learned, rows), encoding="utf-8")
+    page.write_text(_page(job, told, learned, trials, rows), encoding="utf-8")
     return [table, text, page]
 
 
@@ -143,17 +145,20 @@ HEAD = [
 ]
 
 
-def _markdown(job: Job, told: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def _markdown(job: Job, told: dict[str, Any], learned: list[str], rows: list[dict[str, Any]]) -> str:
     last = next((trial.last for trial in in_order(job) if trial.last), None)
     facts = [*told["text"].splitlines(), *([where_of(job, last)] if last else [])]
     lines = [f"# {job.run.name}", "", *(f"- {line}" for line in facts), ""]
     lines += ["The base scores 0.5. Scores of lower rungs come from fewer items and less training.", ""]
     lines += ["| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    lines += ["", *(f"- {line}" for line in learned)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _page(job: Job, told: dict[str, Any], trials: list[TrialRecord], rows: list[dict[str, Any]]) -> str:
+def _page(
+    job: Job, told: dict[str, Any], learned: list[str], trials: list[TrialRecord], rows: list[dict[str, Any]]
+) -> str:
     verification = job.run / "verification.json"
     verdict = _verdict(_read(verification)) if verification.exists() else ""
     body = "".join(
@@ -166,6 +171,7 @@ def _page(job: Job, told: dict[str, Any], trials: list[TrialRecord], rows: list[
     where = where_of(job, last) if last else ""
     return TEMPLATE.format(
         title=html.escape(job.run.name), facts=facts, where=html.escape(where), verdict=verdict,
+        learned="".join(f"<li>{html.escape(line)}</li>" for line in learned),
         picture=picture(trials, job.last_rung), head="".join(f"<th>{name}</th>" for name in HEAD), body=body,
     )  # fmt: skip
 
@@ -210,5 +216,6 @@ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
 <p class="note">The base scores 0.5. Large points were measured in full; small ones were stopped earlier, on fewer items
 and less training: their scores are estimates, and no rung's are compared with another's. Bars are 95 % intervals.</p>
 <table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>
+<ul>{learned}</ul>
 </html>
 """

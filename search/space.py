@@ -122,6 +122,7 @@ class Space(BaseModel):
     submissions: str | None = Field(
         None, description="CSV of recorded submissions: what the contest's server would say is read off them"
     )
+    price: float | None = Field(None, gt=0, description="what one GPU, or this machine, costs an hour, in your money")
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")

@@ -1,0 +1,40 @@
+"""What a search has cost so far, stage by stage, in seconds of the devices it held and, where a price is given, money.
+
+Reads ledger lines. What trials spent waiting for a device, or in vain before a fault, is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from search.ledger import TrialRecord
+
+MEASURING = "measuring"
+HOUR = 3600.0
+
+
+class Cost(NamedTuple):
+    """Of one stage: how often it ran, device seconds, and money."""
+
+    stage: str
+    times: int
+    seconds: float
+    money: float | None
+
+
+def costs_of(trials: Iterable[TrialRecord], price: float | None) -> list[Cost]:
+    """By stage, dearest first. `price` is that of one device for an hour."""
+    seconds: dict[str, list[float]] = {}
+    for trial in trials:
+        for line in [*trial.rungs.values(), *([trial.again] if trial.again is not None else [])]:
+            for stage in line["stages"]:
+                if not stage["cached"]:
+                    seconds.setdefault(stage["step"], []).append(stage["seconds"])
+            if "measuring_seconds" in line:  # not in ledgers of earlier versions
+                seconds.setdefault(MEASURING, []).append(line["measuring_seconds"])
+    found = [
+        Cost(stage, len(spent), sum(spent), None if price is None else sum(spent) / HOUR * price)
+        for stage, spent in seconds.items()
+    ]
+    return sorted(found, key=lambda one: -one.seconds)
