@@ -95,6 +95,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
+    from search.budget import Budget
     from search.schedulers import SCHEDULERS
     from search.searchers import SEARCHERS
     from search.trial import Trial
@@ -118,7 +119,8 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
         ray.shutdown()
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
-    searcher = RecipeSearcher(proposer, job.trials, list(records.values()))
+    budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
+    searcher = RecipeSearcher(proposer, budget, list(records.values()))
     trainable = tune.with_parameters(Trial, job=job, history=history)
     scheduler = SCHEDULERS[job.space.scheduler](job.space.eta, job.last_rung, scores, lambda: searcher.exhausted)
     tuner = tune.Tuner(
@@ -145,6 +147,8 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
             tuner.fit()
             out_of_time = job.hours is not None and time.monotonic() - begin >= job.hours * 3600
             complete = out_of_time or (searcher.exhausted and not searcher.running)
+            if searcher.over and len(scribe.ended) < job.trials:
+                scribe.say(f"no more trials: {searcher.over}")
             if complete:  # not where somebody asked to end
                 measure_finalists(job, lambda: trials_of(scribe.ledger.read()).values(), resources, scribe)
     finally:

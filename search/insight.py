@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from search.errors import BadInput
 from search.export import PICKS, pick
 from search.ledger import TrialRecord, ranked
+from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Outcome
 from search.space import Space
 
 ENOUGH = 8  # recipes at a rung before anything is said of what mattered

@@ -27,6 +27,7 @@ from compressors.step import Step
 from compressors.steps import STEPS
 from evaluation.devices import DeviceName
 from evaluation.suite import SuiteSpec
+from search.budget import Patience
 from search.errors import BadInput, first_error
 from search.recipe import Recipe
 from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
@@ -123,6 +124,10 @@ class Space(BaseModel):
         None, description="CSV of recorded submissions: what the contest's server would say is read off them"
     )
     price: float | None = Field(None, gt=0, description="what one GPU, or this machine, costs an hour, in your money")
+    device_hours: float | None = Field(
+        None, gt=0, description="no trial is begun once GPUs, or machines without one, have worked so long in all"
+    )
+    patience: Patience | None = Field(None, description="no trial is begun once so many brought no gain")
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")

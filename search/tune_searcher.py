@@ -1,4 +1,4 @@
-"""A searcher as Ray Tune sees one: trials named t000, t001, ... across sittings, within a budget of trials."""
+"""A searcher as Ray Tune sees one: trials named t000, t001, ... across sittings, within a budget."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from search.budget import Budget
 from search.ledger import FAILED, RUNNING, STOPPED, TrialRecord
+from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Outcome, Proposer
+from search.searchers.proposer import Proposer
 
 
 class RecipeSearcher(Searcher):
     """`proposer` as Ray Tune's searcher; what earlier sittings saw is told it first."""
 
-    def __init__(self, proposer: Proposer, budget: int, history: Sequence[TrialRecord] = ()) -> None:
+    def __init__(self, proposer: Proposer, budget: Budget, history: Sequence[TrialRecord] = ()) -> None:
         super().__init__(metric="score", mode="max")
         self.proposer = proposer
         self.budget = budget
         self.running: dict[str, Recipe] = {}
         self.seen: dict[str, Outcome] = {}  # of running trials, how far they came
         self.unfinished: list[tuple[str, Recipe]] = []
-        self.begun = len(history)  # trials of all sittings; a killed driver may have left a gap in their names
-        self.number = 0
+        self.number = 0  # not the count of trials: a killed driver may have left a gap in their names
         self.exhausted = False  # nothing more to propose: the budget is spent, or the space used up
+        self.over = ""  # which of the two, in words
+        self.spent = {(record.name, rung) for record in history for rung in record.rungs}
         for record in history:
             recipe = Recipe.of(record.recipe)
             self.number = max(self.number, int(record.name[1:]) + 1)
@@ -39,17 +42,21 @@ class RecipeSearcher(Searcher):
         if self.unfinished:
             name, recipe = self.unfinished.pop(0)
         else:
-            proposed = self.proposer.propose() if self.begun < self.budget else None
+            self.over = self.budget.over()
+            proposed = self.proposer.propose() if not self.over else None
             if proposed is None:
                 self.exhausted = True
+                self.over = self.over or "the space is used up"
                 return Searcher.FINISHED
             name, recipe = f"t{self.number:03d}", proposed
             self.number += 1
-            self.begun += 1
+            self.budget.begun += 1
         self.running[trial_id] = recipe
         return {"name": name, "recipe": recipe.to_list()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if trial_id in self.running:
+            self._spend(result)
         if trial_id in self.running and result["status"] == RUNNING:
             self.seen[trial_id] = ended(result)
             self.proposer.see(self.running[trial_id], self.seen[trial_id])
@@ -60,10 +67,21 @@ class RecipeSearcher(Searcher):
             return
         seen = self.seen.pop(trial_id, None)
         # Tune says no result of a trial that waited and was stopped: what was seen last is how it ended.
-        if result is None and not error and seen is not None:
-            self.proposer.tell(recipe, seen)
-        else:
-            self.proposer.tell(recipe, ended(None if error else result))
+        waited = seen if result is None and not error else None
+        outcome = waited or ended(None if error else result)
+        if result is not None:
+            self._spend(result)
+        self.budget.end(outcome)
+        self.proposer.tell(recipe, outcome)
+
+    def _spend(self, result: dict[str, Any]) -> None:
+        """Each rung's line once: a resumed trial tells its last one again, and Tune the result that ended a trial."""
+        if not result.get("event"):
+            return
+        line = json.loads(result["event"])
+        if (line["trial"], line["rung"]) not in self.spent:
+            self.spent.add((line["trial"], line["rung"]))
+            self.budget.spend(line)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a resumed search rebuilds its searcher from the ledger."""

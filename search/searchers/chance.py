@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Outcome, Proposer
+from search.searchers.proposer import Proposer
 
 
 class ByChance(Proposer):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search.forms import recipes_of
+from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Outcome, Proposer, always
+from search.searchers.proposer import Proposer, always
 from search.space import Space
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from search.outcome import Outcome
 from search.recipe import Recipe
 from search.searchers.evolution import Evolution
-from search.searchers.proposer import Outcome, Proposer, always
+from search.searchers.proposer import Proposer, always
 from search.searchers.tpe import Tpe
 from search.space import Space
 

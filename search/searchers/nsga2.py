@@ -7,8 +7,9 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import Trial, TrialState
 
+from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Outcome, Proposer, always
+from search.searchers.proposer import Proposer, always
 from search.space import Space
 
 POPULATION = 12  # a search has tens of trials: with Optuna's 50 there would be one generation

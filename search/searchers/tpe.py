@@ -13,8 +13,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Outcome, Proposer, always
+from search.searchers.proposer import Proposer, always
 from search.space import Space
 
 STARTUP = 6  # recipes by chance, seeds among them, before the model speaks

@@ -2,16 +2,19 @@
 
 import json
 
+from search.budget import Budget
 from search.ledger import trials_of
+from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Outcome
 from search.searchers.tpe import Tpe
 from search.tune_searcher import RecipeSearcher, ended
 from tests.search.conftest import end_line, rung_line
 
 
 def searcher_from(space, events, budget):
-    return RecipeSearcher(Tpe(space), budget, list(trials_of(events).values()))
+    return RecipeSearcher(
+        Tpe(space), Budget(budget, history=trials_of(events).values()), list(trials_of(events).values())
+    )
 
 
 def test_a_resumed_search_goes_on_where_it_was(space):
@@ -34,7 +37,7 @@ def test_a_resumed_search_goes_on_where_it_was(space):
 def test_a_failed_trial_teaches_nothing_and_is_not_tried_again(space):
     seed = space.seed_recipes()[0]
     proposer = Tpe(space)
-    searcher = RecipeSearcher(proposer, 5, [])
+    searcher = RecipeSearcher(proposer, Budget(5), [])
     assert Recipe.of(searcher.suggest("x")["recipe"]) == seed
     searcher.on_trial_complete("x", {"score": 0.0, "status": "failed", "event": ""})
     assert proposer.study().trials == []
@@ -69,3 +72,28 @@ def test_what_a_trial_ended_with():
     assert ended(told | {"status": "finished"}) == Outcome(status="finished", **figures)
     assert ended(told | {"status": "failed"}) == ended(None) == Outcome(status="failed")
     assert ended({"event": "", "status": "infeasible", "score": 0.0}) == Outcome(status="infeasible")
+
+
+def test_each_rung_is_paid_once_however_often_it_is_told(space):
+    budget = Budget(9, device_hours=100 / 3600)
+    searcher = RecipeSearcher(Tpe(space), budget)
+    searcher.suggest("x")
+    line = rung_line("t000", 0, 0.6, stages=[], measuring_seconds=60.0)
+    told = {"event": json.dumps(line), "score": 0.6, "rung": 0, "status": "running"}
+    searcher.on_trial_result("x", told)
+    searcher.on_trial_result("x", told)
+    assert budget.seconds == 60
+    searcher.on_trial_result("x", told | {"event": json.dumps(line | {"rung": 1})})
+    assert budget.seconds == 120
+    assert searcher.suggest("y") == "FINISHED"
+    assert "0.03 of 0.0277778 device hours are spent" in searcher.over
+
+
+def test_a_trial_that_waited_ends_with_what_was_seen_last(space):
+    searcher = RecipeSearcher(Tpe(space), Budget(9))
+    searcher.suggest("x")
+    told = {"event": json.dumps(rung_line("t000", 0, 0.6)), "score": 0.6, "rung": 0, "status": "running"}
+    searcher.on_trial_result("x", told)
+    searcher.on_trial_complete("x")  # as Tune tells of one that was paused
+    (trial,) = searcher.proposer.study().trials
+    assert (trial.state.name, trial.intermediate_values) == ("PRUNED", {0: 0.6})

@@ -8,6 +8,7 @@ import pytest
 import ray
 from ray import tune
 
+from search.budget import Budget
 from search.schedulers import SCHEDULERS
 from search.schedulers.promoting import Promoting
 from search.searchers.chance import ByChance
@@ -64,7 +65,7 @@ def searched(tmp_path_factory):
         proposer = ByChance(load_space(str(folder / "space.yaml")))
         told = {}
         proposer.learn = lambda recipe, outcome: told.__setitem__(recipe.hash, outcome)
-        searcher = RecipeSearcher(proposer, len(SCORES))
+        searcher = RecipeSearcher(proposer, Budget(len(SCORES)))
         scheduler = Promoting(2, 2, exhausted=lambda: searcher.exhausted)
         trainable = tune.with_parameters(Toy, log=str(folder / "log"))
         tune.Tuner(

@@ -5,9 +5,9 @@ from typing import get_args
 import pytest
 
 from search.forms import recipes_of
+from search.outcome import Outcome
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
-from search.searchers.proposer import Outcome
 from search.space import SearcherName, Space
 
 

@@ -4,11 +4,12 @@ import statistics
 
 import pytest
 
+from search.outcome import Outcome
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
 from search.searchers.evolution import Evolution
 from search.searchers.nsga2 import INFEASIBLE, Nsga2
-from search.searchers.proposer import Chance, Outcome
+from search.searchers.proposer import Chance
 from search.searchers.tpe import Tpe
 from tests.search.searchers.test_conformance import finished, value
 

@@ -1,0 +1,73 @@
+"""When no new trial is begun: so many trials, so many device hours, or no gain in the last few. Knows no searcher.
+
+Wall-clock hours are Ray Tune's to keep, since they also end what is running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from search.ledger import TrialRecord
+from search.outcome import Outcome
+
+
+class Patience(BaseModel):
+    """How long a search goes on without getting better."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trials: int = Field(ge=1, description="trials in a row, none of which was better")
+    gain: float = Field(0.0, ge=0, description="what the best score must rise by to count as better")
+
+
+class Budget:
+    """`device_hours` are those that stages and measuring took, of all devices together."""
+
+    def __init__(
+        self,
+        trials: int,
+        device_hours: float | None = None,
+        patience: Patience | None = None,
+        history: Iterable[TrialRecord] = (),
+    ) -> None:
+        self.trials = trials
+        self.device_hours = device_hours
+        self.patience = patience
+        self.begun = 0
+        self.seconds = 0.0
+        self.best = 0.0
+        self.since = 0  # trials ended since the best was found
+        for record in history:
+            self.begun += 1
+            for line in record.rungs.values():
+                self.spend(line)
+            if record.end is not None:
+                self.end(Outcome.of(record.status, record.last))
+
+    def spend(self, line: dict[str, Any]) -> None:
+        """A finished rung's ledger line."""
+        self.seconds += sum(stage["seconds"] for stage in line["stages"] if not stage["cached"])
+        self.seconds += line.get("measuring_seconds", 0.0)
+
+    def end(self, outcome: Outcome) -> None:
+        """A trial ended. Only a full measurement can be a gain; a fault or refusal is no sign that none is left."""
+        if outcome.status == "finished" and outcome.score is not None:
+            better = outcome.score > self.best + (self.patience.gain if self.patience is not None else 0.0)
+            self.since = 0 if better else self.since + 1
+            self.best = max(self.best, outcome.score) if better else self.best
+        elif outcome.status == "stopped":
+            self.since += 1
+
+    def over(self) -> str:
+        """Why no trial is begun any more; nothing while one may be."""
+        if self.begun >= self.trials:
+            return f"{self.trials} trials were begun"
+        if self.device_hours is not None and self.seconds >= self.device_hours * 3600:
+            return f"{self.seconds / 3600:.2f} of {self.device_hours:g} device hours are spent"
+        if self.patience is not None and self.since >= self.patience.trials:
+            gain = f" by more than {self.patience.gain:g}" if self.patience.gain else ""
+            return f"no gain{gain} in {self.since} trials"
+        return ""

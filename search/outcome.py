@@ -1,0 +1,28 @@
+"""How a trial ended, as searchers and budgets are told. A record only."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Outcome(BaseModel):
+    """How a recipe ended. Figures are those of the last rung it finished, which is no final one where it `stopped`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["finished", "stopped", "infeasible", "failed"]
+    rung: int = Field(0, description="the last it finished, from 0")
+    score: float | None = Field(None, description="None where nothing was measured")
+    perf_norm: float | None = None
+    speed_norm: float | None = None
+    size_bytes: float | None = None
+
+    @classmethod
+    def of(cls, status: str, line: dict[str, Any] | None) -> Outcome:
+        """From a trial's status and its last ledger line, if it has one."""
+        if line is None:
+            return cls.model_validate({"status": status})
+        figures = {name: line.get(name) for name in ("score", "perf_norm", "speed_norm", "size_bytes")}
+        return cls.model_validate({"status": status, "rung": line["rung"], **figures})
