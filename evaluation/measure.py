@@ -75,6 +75,11 @@ class Measurer:
             self._until_precise(parts, subject, beside)
         return self.measure(subject, rung), self.measure(self.base, rung, beside)
 
+    def measure_alone(self, rung: int) -> Measurement:
+        """The base, with nothing beside it: what it shows is told, whatever it is."""
+        self.asker.alone = True
+        return self.measure(self.base, rung)
+
     def _check_health(self, parts: Sequence[Slice], subject: Subject, beside: str) -> None:
         mine, theirs = self._health(parts, subject, ""), self._health(parts, self.base, beside)
         found = signs(mine, theirs)

@@ -170,6 +170,15 @@ class Bench:
             self.engine.close()
             raise
 
+    def measure_alone(self, number: int) -> Measurement:
+        """The job's base alone. Raises `EngineFault`, the engine and all it held being gone then."""
+        self.progress(f"measuring {self.job.base_key}")
+        try:
+            return self.measurer.measure_alone(number)
+        except EngineFault:
+            self.base_engine.close()
+            raise
+
 
 def furthest(space: Space) -> int:
     """The most tokens that any recipe of `space` trains."""

@@ -144,7 +144,7 @@ def evaluate(
     as_json: JsonOpt = False,
 ) -> None:
     """Measure a model with vLLM; with --baseline, score it."""
-    from search.single import evaluate as work
+    from search.measuring import evaluate as work
 
     told = work(model, baseline, space, engine)
     _print(told, as_json, told["text"])

@@ -11,9 +11,7 @@ from typing import Any
 
 import yaml
 
-from cluster.engines import EngineName
 from cluster.resources import find_device
-from compressors.artifact import base_artifact
 from compressors.build import Stage, build
 from compressors.data import read_conversations
 from compressors.files import model_files
@@ -21,18 +19,14 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, Infeasible, StepFault
 from compressors.store import Store
 from compressors.tokens import KEPT
-from evaluation.health import Health
-from evaluation.judge import JudgeFault
-from evaluation.protocol import EngineFault
 from search.bases import find_base
-from search.bench import Bench, base_of, traits
+from search.bench import traits
 from search.errors import BadInput, RunFailed
 from search.forms import recipes_of
-from search.job import Job
 from search.recipe import Recipe
 from search.space import Space
 from search.space_file import REFERENCE, load_space, resolve_path
-from search.start import check_base, check_inputs, check_questions, check_template, check_weights
+from search.start import check_base, check_inputs, check_weights
 from search.target import in_words, predicted_of
 
 MOST = 10  # predictions shown; all of them are in the JSON
@@ -110,63 +104,6 @@ def read_recipe(text: str) -> Recipe:
         raise BadInput(f"no recipe at {text}: {fault.strerror}") from fault
     except (yaml.YAMLError, ValueError) as fault:
         raise BadInput(f"recipe {text}: {' '.join(str(fault).split())}") from fault
-
-
-def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | None = None) -> dict[str, Any]:
-    """Measure `model` by the benchmarks of `space`, all items, on `engine` or the space's own."""
-    spec, folder = load_space(space), find_base(model)
-    if engine is not None:
-        spec = spec.model_copy(update={"engine": engine})
-    base = find_base(baseline) if baseline is not None else folder
-    check_questions(spec, base)
-    if folder != base:
-        check_template(folder, turns=1)
-    with tempfile.TemporaryDirectory(prefix="squeeze-evaluate-") as scratch:
-        job = Job(
-            base=base, base_key=base_artifact(base).key, run=Path(scratch), store=Path(scratch) / "store", space=spec,
-            device=find_device(), trials=1,
-        )  # fmt: skip
-        with Bench(job) as bench:
-            try:
-                measured, _, score = bench.measure(base_of(folder), job.last_rung)
-            except (EngineFault, JudgeFault, ValueError) as fault:
-                raise RunFailed(str(fault)) from fault
-    told: dict[str, Any] = {
-        "model": str(folder),
-        "perf": measured.perf,
-        "sec_per_token": score.sec_per_token,
-        "benchmarks": {
-            name: {
-                "value": one.value,
-                "n": len(one.grades),
-                "tokens": one.tokens,
-                "seconds": one.seconds,
-                **one.details,
-            }
-            for name, one in measured.benchmarks.items()
-        },
-        "left_out": measured.left_out,
-        "health": {name: one.model_dump() for name, one in measured.health.items()},
-        "engine": measured.engine,
-        "device": measured.device,
-        "versions": measured.versions,
-        "mhz": measured.mhz,
-        "kernels": measured.kernels,
-    }
-    wide = max(14, *map(len, told["benchmarks"]))
-    lines = [f"{name:{wide}} {one['value']:.4f}  ({one['n']} items)" for name, one in told["benchmarks"].items()]
-    lines.append(f"{'perf':14} {measured.perf:.4f}   {1000 * score.sec_per_token:.3f} ms a token   {measured.engine}")
-    lines += [f"{name:14} left out of perf, since {why}" for name, why in measured.left_out.items()]
-    lines.append(f"{'answers':14} {sum(measured.health.values(), Health())}")
-    if baseline is not None:
-        told["score"] = score.model_dump()
-        if score.fixed_norm is not None:
-            lines.append(
-                f"{'SpeedNorm':14} {score.speed_norm:+.4f}; {score.fixed_norm:+.4f} with answers as long as the base's "
-                f"(it says {score.length_ratio:.2f} times as much)"
-            )
-        lines.append(f"{'score':14} {score.score:.4f} [{score.score_low:.4f}, {score.score_high:.4f}] against {base}")
-    return told | {"text": "\n".join(lines)}
 
 
 def plan(space: str, base: str) -> dict[str, Any]:

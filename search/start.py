@@ -25,7 +25,7 @@ from search.ledger import Ledger
 from search.lengths import check_lengths
 from search.space import SELF, Space
 from search.space_file import load_space
-from search.target import learned
+from search.target import check_submissions
 
 PACKAGES = (
     "squeeze",
@@ -95,7 +95,7 @@ def check_inputs(spec: Space, folder: Path) -> dict[str, str]:
     """
     left_out = check_questions(spec, folder)
     if spec.submissions is not None:
-        learned(Path(spec.submissions))
+        check_submissions(Path(spec.submissions), folder)
     try:
         if spec.calibration != SELF:
             load_conversations(spec.calibration)

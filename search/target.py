@@ -16,7 +16,7 @@ from compressors.shape import read_shape
 from compressors.step import ModelShape
 from evaluation.description import SCHEMES, Description, Linear, description_of
 from evaluation.devices import Device, DeviceName
-from evaluation.leaderboard import Calibration, Forecast
+from evaluation.leaderboard import WHOLE, Calibration, Forecast
 from evaluation.roofline import Prediction, predict
 from evaluation.submissions import Submission, read_submissions
 from evaluation.workload import CONTEST
@@ -120,6 +120,17 @@ def _device(name: DeviceName) -> Device:
     from evaluation.roofline_table import known
 
     return known(name)
+
+
+def check_submissions(path: Path, base: Path) -> None:
+    """Raise `BadInput` where nothing can be learned from the CSV, or nothing that holds for `base`."""
+    learned(path)
+    layers = read_shape(base).layers
+    if layers != WHOLE:
+        raise BadInput(
+            f"submissions: {path.name} tells of EXAONE-4.0-1.2B, {WHOLE} layers, and {base} has {layers}: no forecast "
+            "from it would hold; leave `submissions` out"
+        )
 
 
 @cache

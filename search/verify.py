@@ -31,6 +31,7 @@ from search.errors import BadInput, RunFailed
 from search.export import artifact_folder, file_hash
 from search.job import Job
 from search.ledger import Ledger, ranked, trials_of
+from search.start import check_suite
 from search.unpack import BadSubmission, unpack
 
 ITEMS_APART = 2.0  # items' worth by which one benchmark may differ: greedy answers flip where two tokens tie
@@ -60,6 +61,8 @@ def verify(path: Path, job: Job | None, engine: EngineName | None = None) -> dic
     `BadSubmission` when the zip must be refused, `RunFailed` when it cannot be loaded.
     """
     target = verdict_file(path)
+    if job is not None:
+        check_suite(job)
     if job is not None and not job.store.is_dir():
         raise RunFailed(
             f"the store {job.store} of this run is gone: bring it back, or resume the run to build it again"

@@ -8,8 +8,9 @@ from transformers import AutoConfig
 
 from evaluation.reference import MODEL
 from search.errors import BadInput, RunFailed
+from search.measuring import evaluate
 from search.recipe import Recipe
-from search.single import compress, evaluate, plan, read_recipe
+from search.single import compress, plan, read_recipe
 from search.space_file import load_space
 from search.start import check_questions, new_job
 from tests.evaluation import broken

@@ -6,12 +6,13 @@ import json
 import pytest
 
 from evaluation.description import description_of
+from evaluation.reference import MODEL
 from evaluation.roofline_table import EXAONE
 from evaluation.submissions import COLUMNS
 from search.errors import BadInput
 from search.recipe import Recipe
 from search.space_file import load_space
-from search.target import as_submission, described, forecast, in_words, predicted_of, speed_on
+from search.target import as_submission, check_submissions, described, forecast, in_words, predicted_of, speed_on
 from tests.shapes import EXAONE as SHAPE
 
 CONFIG = {
@@ -126,3 +127,9 @@ def test_a_file_of_too_few_submissions_is_refused(base, tmp_path):
 
 def test_presets_for_the_contest_name_its_gpu():
     assert load_space("reproduce").target == "L4"
+
+
+def test_submissions_of_another_model_are_refused(base, submissions):
+    check_submissions(submissions, base)
+    with pytest.raises(BadInput, match=r"tells of EXAONE-4\.0-1\.2B, 30 layers, and .* has 10: no forecast"):
+        check_submissions(submissions, MODEL)
