@@ -105,13 +105,6 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     _start_ray(address, job.run)
     # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
     again = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
-    scores = [
-        (name, rung, line["score"])
-        for name, one in records.items()
-        for rung, line in one.rungs.items()
-        if (name, rung) not in again
-    ]
-    history = {name: records[name].rungs for name, _ in again}
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = trial_resources(job.device, nodes)
@@ -121,8 +114,10 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
     searcher = RecipeSearcher(proposer, budget, list(records.values()))
-    trainable = tune.with_parameters(Trial, job=job, history=history)
-    scheduler = SCHEDULERS[job.space.scheduler](job.space.eta, job.last_rung, scores, lambda: searcher.exhausted)
+    trainable = tune.with_parameters(Trial, job=job, history={name: records[name].rungs for name, _ in again})
+    scheduler = SCHEDULERS[job.space.scheduler](
+        job.space.eta, job.last_rung, _judged(records, again), lambda: searcher.exhausted
+    )
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=TuneConfig(
@@ -154,6 +149,16 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     finally:
         ray.shutdown()
     return complete
+
+
+def _judged(records: dict[str, TrialRecord], again: set[tuple[str, int]]) -> list[tuple[str, int, float]]:
+    """Trial, rung and score of all that earlier sittings measured, but for what will be told `again`."""
+    return [
+        (name, rung, line["score"])
+        for name, one in records.items()
+        for rung, line in one.rungs.items()
+        if (name, rung) not in again
+    ]
 
 
 @contextlib.contextmanager
