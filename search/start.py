@@ -70,7 +70,7 @@ def new_job(
         space=spec,
         device=find_device(),
         trials=trials or spec.trials,
-        hours=hours,
+        hours=hours or spec.hours,
         seed=seed,
         left_out=left_out,
         asked=list(asked),
