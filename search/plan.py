@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,7 +15,6 @@ from cluster.resources import find_device
 from compressors.shape import check_recipe, read_shape
 from compressors.step import EngineTraits, Infeasible, ModelShape
 from evaluation.description import Description, description_of
-from evaluation.leaderboard import Forecast
 from evaluation.roofline import predict
 from evaluation.serves import installed
 from evaluation.workload import CONTEST
@@ -38,11 +37,15 @@ SAMPLE = 2_000  # draws in their place, of a space with more
 
 @dataclass
 class Looked:
-    """What was found of the recipes that were looked at, by their names."""
+    """What was found of the recipes that were looked at. Names are for people: two recipes may have the same."""
 
-    feasible: dict[str, Recipe] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    models: dict[str, Description] = field(default_factory=dict)  # what the feasible ones make
+    feasible: list[Recipe] = field(default_factory=list)
+    models: list[Description] = field(default_factory=list)  # what the feasible ones make
+    refused: list[tuple[str, str]] = field(default_factory=list)  # names and reasons
+
+    @property
+    def names(self) -> list[str]:
+        return [str(recipe) for recipe in self.feasible]
 
 
 def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
@@ -68,8 +71,8 @@ def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
         "at_least": not is_bounded(spec),
         "looked_at": len(looked.feasible) + len(looked.refused),
         "sampled": sampled,
-        "feasible": list(looked.feasible),
-        "infeasible": looked.refused,
+        "feasible": looked.names,
+        "infeasible": dict(looked.refused),
         "reasons": reasons(looked.refused),
         "here": here(spec, looked, read_shape(folder), engine),
         "seeds": [str(seed) for seed in seeds],
@@ -77,9 +80,7 @@ def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
         "size_bytes": sizes(looked, original),
         "trials": trials,
         "hours": spec.hours,
-        "cost": cost_of(
-            spec, trials, list(looked.feasible.values()), list(looked.models.values()), original, device
-        ).model_dump(),
+        "cost": cost_of(spec, trials, looked.feasible, looked.models, original, device).model_dump(),
         "rungs": [rung.model_dump() for rung in spec.rungs],
         "store": hits(store, spec, looked.feasible, folder) if store is not None else None,
         "left_out": left_out,
@@ -104,10 +105,10 @@ def look(recipes: Iterable[Recipe], folder: Path, engine: EngineTraits) -> Looke
     for recipe in recipes:
         why = refusal(recipe, shape, engine)
         if why is not None:
-            found.refused[str(recipe)] = why
+            found.refused.append((str(recipe), why))
         else:
-            found.feasible[str(recipe)] = recipe
-            found.models[str(recipe)] = described(recipe, folder)
+            found.feasible.append(recipe)
+            found.models.append(described(recipe, folder))
     return found
 
 
@@ -128,49 +129,48 @@ def here(spec: Space, looked: Looked, shape: ModelShape, engine: EngineTraits) -
         return {"engine": None, "feasible": 0, "why": str(fault)}
     if mine.name == engine.name:
         return None
-    able = sum(refusal(one, shape, mine) is None for one in looked.feasible.values())
+    able = sum(refusal(one, shape, mine) is None for one in looked.feasible)
     return {"engine": mine.name, "feasible": able, "why": None}
 
 
-def reasons(refused: dict[str, str]) -> list[dict[str, Any]]:
+def reasons(refused: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Refusals that differ in numbers only as one, with an example; the most frequent first."""
-    kinds = {name: re.sub(r"(?<![\w.])\d[\d,.]*\b", "#", why) for name, why in refused.items()}
-    first = {kind: name for name, kind in reversed(kinds.items())}
+    kinds = [re.sub(r"(?<![\w.])\d[\d,.]*\b", "#", why) for _, why in refused]
+    first = dict(zip(reversed(kinds), reversed(refused), strict=True))
     return [
-        {"recipes": number, "reason": refused[first[kind]], "example": first[kind]}
-        for kind, number in Counter(kinds.values()).most_common()
+        {"recipes": number, "reason": first[kind][1], "example": first[kind][0]}
+        for kind, number in Counter(kinds).most_common()
     ]
 
 
 def predictions(spec: Space, looked: Looked, folder: Path, original: Description) -> dict[str, dict[str, Any]]:
     """By recipe: SpeedNorm on the space's target, and what the contest's server would say by its submissions."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in looked.feasible}
+    found: list[dict[str, Any]] = [{} for _ in looked.feasible]
     if spec.target is not None:
         device = device_of(spec.target)
-        speeds = {one: predict(one, original, CONTEST, device).speed_norm for one in set(looked.models.values())}
-        for name, model in looked.models.items():
-            found[name]["speed_norm"] = speeds[model]
+        speeds = {one: predict(one, original, CONTEST, device).speed_norm for one in set(looked.models)}
+        for one, model in zip(found, looked.models, strict=True):
+            one["speed_norm"] = speeds[model]
     if spec.submissions is not None:
         shape = read_shape(folder)
-        rows = {name: as_submission(recipe, shape) for name, recipe in looked.feasible.items()}
-        told: dict[Any, Forecast] = dict(
-            zip(set(rows.values()), learned(Path(spec.submissions)).forecasts(list(set(rows.values()))), strict=True)
-        )
-        for name, row in rows.items():
-            found[name]["server"] = told[row].model_dump()
-    return {name: one for name, one in found.items() if one}
+        rows = [as_submission(recipe, shape) for recipe in looked.feasible]
+        kinds = list(dict.fromkeys(rows))
+        told = dict(zip(kinds, learned(Path(spec.submissions)).forecasts(kinds), strict=True))
+        for one, row in zip(found, rows, strict=True):
+            one["server"] = told[row].model_dump()
+    return {name: one for name, one in zip(looked.names, found, strict=True) if one}
 
 
 def sizes(looked: Looked, original: Description) -> dict[str, Any]:
-    """Estimated bytes of the weights; a vocabulary that is trimmed counts whole, for nobody has counted it yet."""
-    bytes_of = {name: round(model.stored_bytes) for name, model in looked.models.items()}
-    if not bytes_of:
+    """Estimated bytes of the weights; what an exact trim leaves of a vocabulary is known only when it was done."""
+    found = [(round(model.stored_bytes), name) for model, name in zip(looked.models, looked.names, strict=True)]
+    if not found:
         return {"base": round(original.stored_bytes)}
-    ends = {"smallest": min(bytes_of, key=bytes_of.__getitem__), "largest": max(bytes_of, key=bytes_of.__getitem__)}
+    ends = {"smallest": min(found), "largest": max(found)}
     return {
         "base": round(original.stored_bytes),
-        "median": round(median(bytes_of.values())),
-        **{end: {"recipe": name, "bytes": bytes_of[name]} for end, name in ends.items()},
+        "median": round(median(number for number, _ in found)),
+        **{end: {"recipe": name, "bytes": number} for end, (number, name) in ends.items()},
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from search.recipe import Recipe
 from search.space import SELF, Space
 
 
-def hits(root: Path, spec: Space, recipes: Mapping[str, Recipe], base: Path) -> dict[str, Any]:
+def hits(root: Path, spec: Space, recipes: Sequence[Recipe], base: Path) -> dict[str, Any]:
     """How many of `recipes` are there whole, as the last rung needs them, and of how many the first steps, at any rung.
 
     `why` says, where it is given, why nothing can be looked up.
@@ -29,9 +29,9 @@ def hits(root: Path, spec: Space, recipes: Mapping[str, Recipe], base: Path) -> 
     for data in _conversations(spec, store):
         lookup = Lookup(store, original, data, find_device())
         whole, begun = [], 0
-        for name, recipe in recipes.items():
+        for recipe in recipes:
             if lookup.steps_there(recipe.steps) == len(recipe.steps):
-                whole.append(name)
+                whole.append(str(recipe))
             elif any(lookup.steps_there(recipe.at(rung.tokens).steps) for rung in spec.rungs):
                 begun += 1
         if (len(whole), begun) > (len(best["whole"]), best["begun"]):

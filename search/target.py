@@ -14,6 +14,7 @@ from typing import Any
 from compressors.quantize import Quantize
 from compressors.shape import read_shape
 from compressors.step import ModelShape
+from compressors.vocabulary import TrimVocab
 from evaluation.description import SCHEMES, Description, Linear, description_of
 from evaluation.devices import Device, DeviceName
 from evaluation.leaderboard import Calibration, Forecast
@@ -39,6 +40,8 @@ def described(recipe: Recipe, base: Path) -> Description:
     shape = read_shape(base)
     for step in recipe.steps:
         shape = step.reshape(shape)
+        if isinstance(step, TrimVocab) and step.keep is not None:  # an exact trim leaves what its texts need
+            shape = shape.model_copy(update={"vocab": step.keep})
     model = description_of(base, shape.model_dump())
     for step in recipe.steps:
         if isinstance(step, Quantize):

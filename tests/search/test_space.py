@@ -134,6 +134,15 @@ def test_the_space_that_the_readme_shows_is_valid(tmp_path):
     assert len(load_space(str(tmp_path / "space.yaml")).steps) == 4
 
 
+def test_the_conditions_that_the_readme_shows_are_valid(tmp_path, space_text):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    steps = readme.split("may be a grid:")[1].split("```")[1].removeprefix("yaml\n")
+    first = "steps:\n  - {step: drop_layers, optional: true, count: [1, 2]}\n"
+    (tmp_path / "space.yaml").write_text(first + steps + space_text[space_text.index("evaluation:") :])
+    # W8A8 by rtn, gptq; W4A16 by rtn, by gptq at both ends of its range; FP8
+    assert len(list(recipes_of(load_space(str(tmp_path / "space.yaml"))))) == (1 + 2 * 3) * (2 + 3 + 1)
+
+
 LANES = """
 lanes:
   - [{step: quantize, scheme: W8A8}]
