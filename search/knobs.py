@@ -7,7 +7,7 @@ step of a name is called name2. Knows nothing of recipes: `space` makes them of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,7 @@ USE = "use"
 
 @dataclass(frozen=True)
 class Knob:
-    """One decision. `options`: what it can be; of a range without points its two ends."""
+    """One decision. `options`: what it can be; of a range without points its ends and what conditions ask of it."""
 
     name: str
     step: int  # the position of its step
@@ -73,6 +73,7 @@ def knobs_of(steps: Sequence[StepSpace]) -> list[Knob]:
     """
     knobs = {knob.name: knob for number in range(len(steps)) for knob in _of_step(number, steps)}
     _check_conditions(steps, knobs)
+    knobs = {name: replace(knob, options=_with_asked(knob, knobs)) for name, knob in knobs.items()}
     ordered: dict[str, Knob] = {}
     for knob in knobs.values():
         _order(knob, knobs, ordered, ())
@@ -137,6 +138,14 @@ def _of_step(number: int, steps: Sequence[StepSpace]) -> Iterator[Knob]:
 def _full(reference: str, step: str) -> str:
     """A field's condition names a field of its own step, or STEP.FIELD."""
     return reference if "." in reference else f"{step}.{reference}"
+
+
+def _with_asked(knob: Knob, knobs: Mapping[str, Knob]) -> tuple[Any, ...]:
+    """Its options; of a range without points, besides the ends, what some condition asks of it."""
+    if knob.range is None or knob.range.points is not None:
+        return knob.options
+    asked = [value for other in knobs.values() for value in other.when.get(knob.name, ())]
+    return tuple(dict.fromkeys((*knob.options, *asked)))
 
 
 def _check_conditions(steps: Sequence[StepSpace], knobs: Mapping[str, Knob]) -> None:

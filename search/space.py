@@ -216,7 +216,7 @@ class _Replay:
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         value = int(self.params.get(name, low))
-        return min(max(value, low), high)
+        return low + (min(max(value, low), high) - low) // step * step
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         return min(max(float(self.params.get(name, low)), low), high)

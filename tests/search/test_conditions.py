@@ -144,6 +144,18 @@ def test_a_field_is_drawn_only_where_its_range_is_at_that_point(made):
     ]  # fmt: skip
 
 
+def test_a_condition_may_ask_for_a_number_within_a_range(made):
+    space = made(
+        "  - {step: drop_layers, count: {low: 1, high: 5, step: 2}}\n"
+        "  - {step: distill, when: {drop_layers.count: 3}, tokens: 1000}\n"
+    )
+    assert sorted(str(recipe) for recipe in recipes_of(space)) == [
+        "drop_layers(1)", "drop_layers(3) → distill(1000)", "drop_layers(5)",
+    ]  # fmt: skip
+    with pytest.raises(BadInput, match="outside the space"):  # between two steps of the range
+        space.params_of(Recipe.of([{"step": "drop_layers", "count": 2}]))
+
+
 @pytest.mark.parametrize(
     ("given", "values"),
     [

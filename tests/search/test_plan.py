@@ -155,6 +155,19 @@ def test_what_is_in_the_store_is_told_and_the_store_left_as_it_is(written, tmp_p
     }  # fmt: skip
 
 
+def test_conversations_that_the_base_wrote_are_found_in_the_store(written, tmp_path):
+    ranked = STEPS.replace("by: last", "by: block_influence\n    calibration_rows: 4")
+    path = written((ranked + EVALUATION).replace("reference:text/calibration.jsonl", "self"))
+    root = tmp_path / "store"
+    (root / "cache" / "self").mkdir(parents=True)
+    for name, rows in (("other", 8), ("mine", 16)):
+        lines = CALIBRATION.read_text().splitlines(keepends=True)[:rows]
+        (root / "cache" / "self" / f"{name}.jsonl").write_text("".join(lines))
+    made = [{"step": "drop_layers", "by": "block_influence", "calibration_rows": 4, "count": 1}]
+    build(Recipe.of(made).steps, MODEL, Store(root), read_conversations(root / "cache" / "self" / "mine.jsonl"))
+    assert plan(path, "tiny", root)["store"] == {"why": None, "whole": ["drop_layers(1, 4)"], "begun": 1}
+
+
 def test_a_store_that_is_not_there_and_a_base_without_weights_are_told(written, weightless, tmp_path):
     path = written(STEPS + EVALUATION)
     with pytest.raises(BadInput, match=r"no store at .*nowhere"):
