@@ -92,7 +92,7 @@ class _Work:
     def stage(self, step: Step, source: Artifact) -> tuple[Artifact, Stage]:
         """The artifact of `step` on `source`, from the store or built now."""
         started = time.monotonic()
-        key = artifact_key(step, source.key, self._fingerprint(step), self.seed, self.device)
+        key = artifact_key(step, source.key, fingerprint(step, self.data), self.seed, self.device)
         artifact = self.store.get(key)
         if artifact is None:
             with self.store.lock(key):
@@ -105,7 +105,7 @@ class _Work:
                     peak = artifact.provenance.peak_gpu_bytes
                     return artifact, Stage(step, key, False, time.monotonic() - started, peak, _notes(artifact))
         if step.continues is not None:  # its maker may have been killed before it said so
-            family = family_key(step, source.key, self._fingerprint(step), self.seed, self.device)
+            family = family_key(step, source.key, fingerprint(step, self.data), self.seed, self.device)
             self.store.enter_family(family, getattr(step, step.continues), key)
         self.progress(f"{step.step}: {key} is in the store")
         return artifact, Stage(step, key, True, time.monotonic() - started, 0, _notes(artifact))
@@ -116,7 +116,7 @@ class _Work:
             raise Infeasible(refusal)
         if step.continues is None:
             return self._run(step, key, source, None)
-        family = family_key(step, source.key, self._fingerprint(step), self.seed, self.device)
+        family = family_key(step, source.key, fingerprint(step, self.data), self.seed, self.device)
         reach = getattr(step, step.continues)
         # Those who go on from the same training state take turns: each gives up the state it went on from.
         with self.store.lock(family):
@@ -127,13 +127,8 @@ class _Work:
                 self.store.forget_training(earlier.key)  # the new artifact holds the state any later one goes on from
         return artifact
 
-    def _fingerprint(self, step: Step) -> str:
-        """Of all conversations that a step may read: the run's, and its own where it names some."""
-        own = _own_data(step)
-        return self.data.fingerprint if own is None else f"{own.fingerprint}+{self.data.fingerprint}"
-
     def _run(self, step: Step, key: str, source: Artifact, earlier: Artifact | None) -> Artifact:
-        own = _own_data(step)
+        own = own_data(step)
         context = StepContext(
             base=self.base,
             data=own if own is not None else self.data,
@@ -169,7 +164,7 @@ class _Work:
                 key=key,
                 step=step.model_dump(mode="json"),
                 source=source.key,
-                data=self._fingerprint(step) if step.takes_data() else None,
+                data=fingerprint(step, self.data) if step.takes_data() else None,
                 seed=self.seed,
                 code=code_hash(step),
                 libraries=libraries(),
@@ -192,7 +187,13 @@ def _named(artifact: Artifact) -> str:
     return artifact.key if artifact.provenance is not None else str(artifact.folder)
 
 
-def _own_data(step: Step) -> Conversations | None:
+def fingerprint(step: Step, data: Conversations) -> str:
+    """Of all conversations that a step may read: the run's, `data`, and its own where it names some."""
+    own = own_data(step)
+    return data.fingerprint if own is None else f"{own.fingerprint}+{data.fingerprint}"
+
+
+def own_data(step: Step) -> Conversations | None:
     """Raises `Infeasible` when the file that a step names cannot be read."""
     named = step.own_data()
     if named is None:

@@ -24,6 +24,10 @@ SENTINEL = "\ue000"  # a private-use character that no text holds
 Row = tuple[dict[str, str], ...]
 
 
+class OutOfReach(ValueError):
+    """The hub does not give a data set: gated, unknown there, or no network."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One tokenized conversation: token ids, and for each whether the assistant said it."""
@@ -108,7 +112,8 @@ def load_conversations(source: str) -> Conversations:
         records = list(load_dataset(name, split="train", streaming=True).take(HUB_ROWS))
     except (OSError, ValueError, DatasetNotFoundError) as fault:
         reason = " ".join(str(fault).split())[:200]
-        raise ValueError(f"the hub does not give {name} ({reason}); download it elsewhere and name its file") from fault
+        told = f"the hub does not give {name} ({reason}); download it elsewhere and name its file"
+        raise OutOfReach(told) from fault
     if not records:
         raise ValueError(f"the hub's {name} has no rows in its train split: name another data set or a file")
     return conversations([_row(record, Path(name), number) for number, record in enumerate(records)])

@@ -40,6 +40,14 @@ AnyStep = Annotated[_Any, Field(discriminator="step")]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyStep)
 
 
+class BadStep(ValueError):
+    """A dict that is no step; `faults` says of each field at fault, given or missing, what is wrong with it."""
+
+    def __init__(self, text: str, faults: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.faults = dict(faults or {})
+
+
 def step_names() -> tuple[str, ...]:
     """The names of all steps, in the order of `STEPS`."""
     return tuple(kind.model_fields["step"].default for kind in STEPS)
@@ -48,18 +56,21 @@ def step_names() -> tuple[str, ...]:
 def parse_step(fields: Mapping[str, Any]) -> Step:
     """A step from a plain dict such as `{"step": "drop_layers", "count": 2}`.
 
-    Raises `ValueError` in one line that names the known steps, or the step, field and value at fault.
+    Raises `BadStep` in one line that names the known steps, or the step, field and value at fault.
     """
     if not isinstance(fields, Mapping):
-        raise ValueError(f"a step must be a mapping with the field 'step', not {fields!r}")
+        raise BadStep(f"a step must be a mapping with the field 'step', not {fields!r}")
     name = fields.get("step")
     if name not in step_names():
         said = "has no field 'step'" if name is None else f"'{name}' is unknown"
-        raise ValueError(f"step {said}; known steps are {', '.join(step_names())}")
+        raise BadStep(f"step {said}; known steps are {', '.join(step_names())}")
     try:
         step: Step = _ADAPTER.validate_python(dict(fields))
     except ValidationError as error:
-        raise ValueError("; ".join(_complaints(str(name), error))) from None
+        told = _complaints(str(name), error)
+        places = [str(fault["loc"][1]) if len(fault["loc"]) > 1 else "" for fault in error.errors()]
+        faults = {place: one for place, one in zip(places, told, strict=True) if place}
+        raise BadStep("; ".join(told), faults) from None
     return step
 
 

@@ -23,13 +23,18 @@ from compressors.artifact import PROVENANCE, TRAINING, Artifact, FileRecord, Pro
 
 
 class Store:
-    """Artifacts under `root`, which is created. Leftovers of dead writers are removed on opening."""
+    """Artifacts under `root`, which is created. Leftovers of dead writers are removed on opening.
 
-    def __init__(self, root: Path) -> None:
+    Without `make` nothing is written or removed: for who only looks what is there.
+    """
+
+    def __init__(self, root: Path, make: bool = True) -> None:
         self.root = root
+        self.cache = root / "cache"
+        if not make:
+            return
         for part in ("artifacts", "locks", "drafts", "families", "infeasible", "cache"):
             (root / part).mkdir(parents=True, exist_ok=True)
-        self.cache = root / "cache"
         self.clean()
 
     def get(self, key: str) -> Artifact | None:

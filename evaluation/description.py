@@ -114,6 +114,14 @@ class Description(BaseModel):
         return (linear + self.head_weights * self.head.stored_bits) / 8
 
     @property
+    def stored_bytes(self) -> float:
+        """Bytes of the weights as they are handed over: linear layers, embedding, lm_head unless tied, and norms."""
+        linear = sum(part.share * part.stored_bits for part in self.linears) * self.layers * self.linear_weights
+        norms = self.parameters - self.layers * self.linear_weights - self.head_weights * (1 if self.tied else 2)
+        head = 0 if self.tied else self.head_weights * self.head.stored_bits
+        return (linear + UNPACKED * (self.head_weights + norms) + head) / 8
+
+    @property
     def kv_bytes(self) -> float:
         """Bytes a token takes in the KV cache."""
         return 2 * self.layers * self.kv_heads * self.head_dim * self.kv_bits / 8

@@ -151,11 +151,16 @@ def evaluate(
 
 
 @app.command()
-def plan(space: SpaceArg, base: BaseOpt, as_json: JsonOpt = False) -> None:
-    """Say what a search would try, and what it would refuse and why; starts nothing."""
-    from search.single import plan as work
+def plan(
+    space: SpaceArg,
+    base: BaseOpt,
+    store: Annotated[Path | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Say what a search would try, refuse and cost; starts nothing, and needs config and tokenizer alone."""
+    from search.plan import plan as work
 
-    told = work(space, base)
+    told = work(space, base, store)
     _print(told, as_json, told["text"])
 
 

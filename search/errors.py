@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+Place = tuple[str | int, ...]  # keys and positions from the top of a file to what is meant
+
 
 class BadInput(Exception):
     """What the user gave cannot be used; the command ends with exit code 2 before any work is done."""
@@ -14,6 +16,18 @@ class BadInput(Exception):
 
 class RunFailed(Exception):
     """The work itself did not come to its end; the command ends with exit code 1."""
+
+
+class Misfit(ValueError):
+    """Something in a file does not fit; `place` says where in it. Who knows the file names it and the line."""
+
+    def __init__(self, text: str, *place: str | int) -> None:
+        super().__init__(text)
+        self.place: Place = place
+
+    def below(self, *place: str | int) -> Misfit:
+        """The same, told by who knows where the part lies that this was said of."""
+        return Misfit(str(self), *place, *self.place)
 
 
 def first_error(fault: ValidationError) -> str:
@@ -24,3 +38,10 @@ def first_error(fault: ValidationError) -> str:
     value = error["input"]
     shown = "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
     return f"{place}: {reason}{shown}" if place and not reason.startswith(place) else f"{reason}{shown}"
+
+
+def place_of(fault: ValidationError) -> Place:
+    """Where the first complaint of a validation points."""
+    error = fault.errors()[0]
+    cause = error.get("ctx", {}).get("error")
+    return (*error["loc"], *(cause.place if isinstance(cause, Misfit) else ()))

@@ -2,42 +2,96 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from compressors.step import Step
+from compressors.steps import parse_step
+from search.knobs import USE, Knob, assignments, forms_of, knobs_of, names_of
 from search.recipe import Recipe
-from search.space import Space, StepSpace
+from search.space import Space
 
 
 def steps_of(spec: Space) -> Iterator[Step]:
-    """Every step of a space once, in all its forms."""
-    if spec.lanes:
-        listed = [step for lane in spec.lanes for step in Recipe.of(lane).steps]
-    else:
-        listed = [Recipe.of([form]).steps[0] for step in spec.steps for form in _forms(step)]
-    listed += [step for recipe in spec.seed_recipes() for step in recipe.steps]
-    yield from {step.model_dump_json(): step for step in listed}.values()
-
-
-def _forms(step: StepSpace) -> list[dict[str, Any]]:
-    """All forms of one step; of a range only its two ends."""
-    fields = {name: list(values) for name, values in step.choices.items()}
-    fields |= {name: sorted({ends.low, ends.high}) for name, ends in step.ranges.items()}
-    return [
-        {"step": step.step, **step.fixed, **dict(zip(fields, values, strict=True))}
-        for values in itertools.product(*fields.values())
-    ]
+    """Every step of a space once, in all its forms; of a range without points only its two ends."""
+    seen: set[str] = set()
+    knobs = knobs_of(spec.steps)
+    forms = (
+        {"step": spec.steps[number].step} | fields
+        for number in range(len(spec.steps))
+        for fields in forms_of(number, spec.steps, knobs)
+    )
+    for form in (*forms, *(step for recipe in spec.lanes or spec.seeds for step in recipe)):
+        step = parse_step(form)
+        if (text := step.model_dump_json()) not in seen:
+            seen.add(text)
+            yield step
 
 
 def recipes_of(spec: Space) -> Iterator[Recipe]:
-    """All recipes of a space, one after another; of a range only its two ends."""
+    """All recipes of a space, each once, but for the empty one, which is the base; of a range without points only its
+    two ends.
+    """
     if spec.lanes:
-        yield from (Recipe.of(lane) for lane in spec.lanes)
+        yield from {recipe.hash: recipe for recipe in spec.seed_recipes() if recipe.steps}.values()
         return
-    options: list[list[dict[str, Any] | None]] = []
-    for step in spec.steps:
-        options.append([None, *_forms(step)] if step.optional else [*_forms(step)])
-    for draw in itertools.product(*options):
-        yield Recipe.of([step for step in draw if step is not None])
+    names = names_of(spec.steps)
+    made: dict[str, tuple[int, Step]] = {}  # by what was decided: a number of the step that comes of it, and the step
+    numbers: dict[str, int] = {}
+    seen: set[tuple[int, ...]] = {()}
+    for decided in assignments(knobs_of(spec.steps)):
+        steps = []
+        for name, step in zip(names, spec.steps, strict=True):
+            if not decided[f"{name}.{USE}"]:
+                continue
+            fields = {one: decided[f"{name}.{one}"] for one in step.fields if f"{name}.{one}" in decided}
+            key = json.dumps([step.step, fields])
+            if key not in made:
+                one = parse_step({"step": step.step} | fields)
+                made[key] = numbers.setdefault(one.model_dump_json(), len(numbers)), one
+            steps.append(made[key])
+        if (told := tuple(number for number, _ in steps)) not in seen:
+            seen.add(told)
+            yield Recipe([step for _, step in steps])
+
+
+def count_of(spec: Space) -> int:
+    """How many recipes `recipes_of` yields, counted without making them.
+
+    More than that where two ways to decide give one recipe: where a step of one name comes twice.
+    """
+    if spec.lanes:
+        return len(list(recipes_of(spec)))
+    knobs = knobs_of(spec.steps)
+    return prod(_ways(part) for part in _parts(knobs)) - _may_be_empty(knobs)
+
+
+def is_bounded(spec: Space) -> bool:
+    """Whether all recipes can be named: no range without points."""
+    return all(ends.points is not None or ends.low == ends.high for step in spec.steps for ends in step.ranges.values())
+
+
+def _parts(knobs: list[Knob]) -> Iterator[list[Knob]]:
+    """The knobs in groups that know nothing of one another."""
+    group = {knob.name: number for number, knob in enumerate(knobs)}
+    for knob in knobs:
+        for other in knob.when:
+            old, new = group[knob.name], group[other]
+            group = {name: new if number == old else number for name, number in group.items()}
+    for number in dict.fromkeys(group.values()):
+        yield [knob for knob in knobs if group[knob.name] == number]
+
+
+def _ways(knobs: list[Knob]) -> int:
+    """Ways to decide one group: those of the knobs that others depend on are gone through, the rest multiplied."""
+    asked = {name for knob in knobs for name in knob.when}
+    deciding = [knob for knob in knobs if knob.name in asked]
+    others = [knob for knob in knobs if knob.name not in asked]
+    return sum(prod(len(one.ways(decided)) or 1 for one in others) for decided in assignments(deciding))
+
+
+def _may_be_empty(knobs: list[Knob]) -> bool:
+    nothing: dict[str, Any] = {knob.name: False for knob in knobs if knob.field is None}
+    return all(False in knob.ways(nothing) for knob in knobs if knob.field is None)

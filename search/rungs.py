@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from search.errors import Misfit
+
 
 class Rung(BaseModel):
     """One level of effort, as shares of the whole."""
@@ -20,14 +22,15 @@ DEFAULT_RUNGS = (Rung(items=0.1, tokens=0.1), Rung(items=0.34, tokens=0.34), Run
 
 
 def check_rungs(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
-    """Raise `ValueError` unless shares never fall and the last rung is everything."""
+    """Raise `ValueError` (a `Misfit` for one rung) unless shares never fall and the last rung is everything."""
     if not rungs:
         raise ValueError("no rungs: at least one is needed")
-    for before, after in pairwise(rungs):
+    for number, (before, after) in enumerate(pairwise(rungs), start=1):
         if after.items < before.items or after.tokens < before.tokens:
-            raise ValueError(
-                f"rungs must rise: {after.items:g}/{after.tokens:g} follows {before.items:g}/{before.tokens:g}"
+            raise Misfit(
+                f"rungs must rise: {after.items:g}/{after.tokens:g} follows {before.items:g}/{before.tokens:g}", number
             )
     if (rungs[-1].items, rungs[-1].tokens) != (1.0, 1.0):
-        raise ValueError("the last rung must have items 1.0 and tokens 1.0: only a full measurement may win")
+        told = "the last rung must have items 1.0 and tokens 1.0: only a full measurement may win"
+        raise Misfit(told, len(rungs) - 1)
     return rungs

@@ -1,4 +1,4 @@
-"""Commands that handle one recipe or one model without a search: compress, evaluate, plan."""
+"""Commands that handle one recipe or one model without a search: compress, evaluate."""
 
 from __future__ import annotations
 
@@ -22,14 +22,9 @@ from compressors.tokens import KEPT
 from search.bases import find_base
 from search.bench import traits
 from search.errors import BadInput, RunFailed
-from search.forms import recipes_of
 from search.recipe import Recipe
-from search.space import Space
-from search.space_file import REFERENCE, load_space, resolve_path
-from search.start import check_base, check_inputs, check_weights
-from search.target import in_words, predicted_of
-
-MOST = 10  # predictions shown; all of them are in the JSON
+from search.space_file import REFERENCE, resolve_path
+from search.start import check_base, check_weights
 
 
 def compress(recipe_text: str, base: str, output: Path, data: Path | None) -> dict[str, Any]:
@@ -104,45 +99,3 @@ def read_recipe(text: str) -> Recipe:
         raise BadInput(f"no recipe at {text}: {fault.strerror}") from fault
     except (yaml.YAMLError, ValueError) as fault:
         raise BadInput(f"recipe {text}: {' '.join(str(fault).split())}") from fault
-
-
-def plan(space: str, base: str) -> dict[str, Any]:
-    """What a search would try first, how much a trial pays at each rung, and what it would refuse and why."""
-    spec, folder = load_space(space), find_base(base)
-    check_inputs(spec, folder)
-    shape, engine = read_shape(folder), traits(find_device(), spec.engine)
-    recipes = {recipe.hash: recipe for recipe in recipes_of(spec)}
-    refused: dict[str, str] = {}
-    for recipe in recipes.values():
-        try:
-            check_recipe(recipe.steps, shape, engine)
-        except Infeasible as refusal:
-            refused[str(recipe)] = str(refusal)
-    seeds = [str(recipe) for recipe in spec.seed_recipes()]
-    ranges = any(step.ranges for step in spec.steps)
-    count = f"{len(recipes)} recipe{'s' * (len(recipes) != 1)}" + (" at the ends of its ranges, more between" * ranges)
-    lines = [f"{count}; {len(recipes) - len(refused)} feasible on {engine.name}; {spec.trials} trials"]
-    lines += [f"rung {number}: {rung.items:.0%} of the items, {rung.tokens:.0%} of the training tokens; "
-              + ("the best 1/" + f"{spec.eta:g} go on" if number < len(spec.rungs) else "everything")
-              for number, rung in enumerate(spec.rungs, start=1)]  # fmt: skip
-    lines += [f"tried first: {seed}" for seed in seeds]
-    for reason in dict.fromkeys(refused.values()):
-        those = [recipe for recipe, why in refused.items() if why == reason]
-        lines.append(f"infeasible, {len(those)}: {reason} (such as {those[0]})")
-    feasible = {str(recipe): recipe for recipe in recipes.values() if str(recipe) not in refused}
-    predicted = {name: predicted_of(spec, recipe, folder) for name, recipe in feasible.items()}
-    lines += _predictions(spec, predicted)
-    return {
-        "recipes": len(recipes), "feasible": list(feasible), "infeasible": refused, "ranges": ranges, "seeds": seeds,
-        "predicted": {name: one for name, one in predicted.items() if one},
-        "trials": spec.trials, "rungs": [rung.model_dump() for rung in spec.rungs], "text": "\n".join(lines),
-    }  # fmt: skip
-
-
-def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Lines of the `MOST` best by speed on the target, and by what the contest's server would say."""
-    orders = {"speed_norm": lambda one: -one["speed_norm"], "server": lambda one: -one["server"]["middle"]}
-    for key, order in orders.items():
-        best = sorted((name for name, one in predicted.items() if key in one), key=lambda name: order(predicted[name]))
-        for name in best[:MOST]:
-            yield from (f"{line}: {name}" for line in in_words(spec, {key: predicted[name][key]}))

@@ -5,79 +5,51 @@
         optional: true          # with and without it
         count: [1, 2, 3]        # a list is a choice
       - step: distill
-        optional: true
-        lr: {low: 1.0e-4, high: 1.0e-3, log: true}   # a range
+        when: {drop_layers.use: true}   # there only where drop_layers is
+        lr: {low: 1.0e-4, high: 1.0e-3, log: true}   # a range; points: 4 makes a grid of it
         tokens: 200000          # a plain value is fixed; {fixed: [..]} where the value itself is a list
+      - step: quantize
+        scheme: [W8A8, W4A16]
+        group_size: {when: {scheme: W4A16}, values: [64, 128]}   # there only for that scheme
     seeds:                      # recipes known to be good, tried first
       - [{step: quantize, scheme: W8A8}]
 
-Knows nothing of searchers: `sample` draws through any object with Optuna's suggest methods.
+Conditions (`when`): a step's names STEP.FIELD or STEP.use of any other step, before or behind it (the second step of a
+name is name2); a field's may name a field of its own step by FIELD alone. Several must all hold, of a list of values
+any. A field or step that is not there has no value, so a condition on it does not hold; `STEP.use: false` does. A field
+is given as `{when: .., values: [..]}`, `{when: .., value: ..}` or `{when: .., low: .., high: ..}`.
+
+Knows nothing of searchers: `sample` draws through any object with Optuna's suggest methods, and asks for a draw only
+where its condition holds. Faults of the file are `Misfit`s with their place.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cluster.engines import EngineName
 from compressors.step import Step
-from compressors.steps import STEPS
+from compressors.steps import BadStep, parse_step
 from evaluation.devices import DeviceName
 from evaluation.suite import SuiteSpec
 from search.budget import Patience
-from search.errors import BadInput, first_error
+from search.errors import BadInput, Misfit
+from search.knobs import USE, Knob, knobs_of, names_of
+from search.ranges import Range, Suggests
 from search.recipe import Recipe
 from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
+from search.step_space import StepSpace, read_step
+from search.tried import try_values
+
+__all__ = ["LANE", "SELF", "Range", "Space", "StepSpace", "Suggests"]
 
 SELF = "self"  # as calibration: what the base model writes itself
 LANE = "lane"
 SchedulerName = Literal["stopping", "promoting"]  # search/schedulers has them
 SearcherName = Literal["mixed", "tpe", "evolution", "nsga2", "random", "grid"]  # search/searchers has them
-
-
-class Suggests(Protocol):
-    """The part of optuna.Trial that a space draws with."""
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
-
-
-class Range(BaseModel):
-    """Numbers between two ends, both included."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    low: int | float = Field(description="the least that is drawn")
-    high: int | float = Field(description="the most that is drawn")
-    step: int = Field(1, ge=1, description="distance between whole numbers that are drawn")
-    log: bool = Field(False, description="drawn evenly on a logarithmic scale")
-
-    @model_validator(mode="after")
-    def _drawable(self) -> Range:
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range starts above 0, not at {self.low}")
-        if self.step != 1 and (self.log or not whole):
-            raise ValueError("step goes with whole numbers and without log")
-        return self
-
-
-class StepSpace(BaseModel):
-    """One step of the order, with what may vary in it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: str = Field(description="the step's name")
-    optional: bool = Field(False, description="tried with and without it")
-    fixed: dict[str, Any] = Field(default_factory=dict, description="values by field")
-    choices: dict[str, tuple[Any, ...]] = Field(default_factory=dict, description="values to choose from by field")
-    ranges: dict[str, Range] = Field(default_factory=dict, description="numbers to draw from by field")
 
 
 class Space(BaseModel):
@@ -129,6 +101,7 @@ class Space(BaseModel):
     )
     patience: Patience | None = Field(None, description="no trial is begun once so many brought no gain")
     trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
+    hours: float | None = Field(None, gt=0, description="wall-clock budget when --hours is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")
 
@@ -137,19 +110,35 @@ class Space(BaseModel):
     def _read_steps(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError("steps: a list of steps is needed")
-        return [_read_step(one) for one in value]
+        found = []
+        for number, one in enumerate(value):
+            try:
+                found.append(read_step(one))
+            except Misfit as fault:
+                raise fault.below(number) from None
+        return found
+
+    @field_validator("steps")
+    @classmethod
+    def _possible(cls, value: tuple[StepSpace, ...]) -> tuple[StepSpace, ...]:
+        try_values(value, knobs_of(value))
+        return value
 
     @field_validator("seeds", "lanes", mode="before")
     @classmethod
     def _read_recipes(cls, value: Any, info: ValidationInfo) -> Any:
         for number, recipe in enumerate(value if isinstance(value, list | tuple) else [value]):
-            place = f"{info.field_name}.{number}"
+            told = f"{info.field_name}.{number}"
             if not isinstance(recipe, list | tuple):
-                raise ValueError(f"{place}: a recipe is a list of steps, such as [{{step: quantize}}], not {recipe!r}")
-            try:
-                Recipe.of(recipe)
-            except ValueError as fault:
-                raise ValueError(f"{place}: {fault}") from None
+                raise Misfit(
+                    f"{told}: a recipe is a list of steps, such as [{{step: quantize}}], not {recipe!r}", number
+                )
+            for position, step in enumerate(recipe):
+                try:
+                    parse_step(step)
+                except BadStep as fault:
+                    given = [field for field in fault.faults if field in step][:1]
+                    raise Misfit(f"{told}: {fault}", number, position, *given) from None
         return value
 
     @model_validator(mode="after")
@@ -157,7 +146,7 @@ class Space(BaseModel):
         if bool(self.steps) == bool(self.lanes):
             raise ValueError("a space has steps to choose from, or lanes to try one after another: give one of the two")
         if self.lanes and self.seeds:
-            raise ValueError("seeds: lanes are tried in their order, there is nothing to seed")
+            raise Misfit("seeds: lanes are tried in their order, there is nothing to seed", "seeds")
         return self
 
     @field_validator("rungs")
@@ -165,22 +154,33 @@ class Space(BaseModel):
     def _rising(cls, value: tuple[Rung, ...]) -> tuple[Rung, ...]:
         return check_rungs(value)
 
+    @property
+    def knobs(self) -> list[Knob]:
+        """All that is decided on the way to a recipe, in an order in which every condition can be asked."""
+        return knobs_of(self.steps)
+
     def sample(self, draw: Suggests) -> Recipe:
         """Draw one recipe."""
         if self.lanes:
             return Recipe.of(self.lanes[draw.suggest_categorical(LANE, list(range(len(self.lanes))))])
-        chosen = []
-        for number, space in enumerate(self.steps):
-            name = self._name(number)
-            if space.optional and not draw.suggest_categorical(f"{name}.use", [False, True]):
-                continue
-            fields = dict(space.fixed)
-            for field, choices in space.choices.items():
-                fields[field] = draw.suggest_categorical(f"{name}.{field}", list(choices))
-            for field, ends in space.ranges.items():
-                fields[field] = _draw_range(draw, f"{name}.{field}", ends)
-            chosen.append({"step": space.step, **fields})
-        return Recipe.of(chosen)
+        decided: dict[str, Any] = {}
+        for knob in self.knobs:
+            if knob.exists(decided):
+                decided[knob.name] = knob.draw(draw)
+            elif knob.field is None:
+                decided[knob.name] = False
+        return self.recipe_of(decided)
+
+    def recipe_of(self, decided: dict[str, Any]) -> Recipe:
+        """The recipe that values by knob's name make."""
+        return Recipe.of(
+            [
+                {"step": step.step}
+                | {one: decided[f"{name}.{one}"] for one in step.fields if f"{name}.{one}" in decided}
+                for step, name in zip(self.steps, names_of(self.steps), strict=True)
+                if decided[f"{name}.{USE}"]
+            ]
+        )
 
     def params_of(self, recipe: Recipe) -> dict[str, Any]:
         """The draws that give `recipe`. Raises `BadInput` when the space does not hold it."""
@@ -189,32 +189,33 @@ class Space(BaseModel):
             if recipe not in lanes:
                 raise BadInput(f"the recipe {recipe} is none of the space's lanes")
             return {LANE: lanes.index(recipe)}
-        params: dict[str, Any] = {}
-        left = list(recipe.steps)
-        for number, space in enumerate(self.steps):
-            name = self._name(number)
-            step = left[0] if left and left[0].step == space.step else None
-            if space.optional:
-                params[f"{name}.use"] = step is not None
-            if step is None:
-                continue
-            left.pop(0)
-            for field, choices in space.choices.items():
-                params[f"{name}.{field}"] = _as_written(getattr(step, field), choices)
-            for field in space.ranges:
-                params[f"{name}.{field}"] = getattr(step, field)
-        drawn = self.sample(_Replay(params))
-        if drawn != recipe:
-            raise BadInput(f"the recipe {recipe} lies outside the space (nearest in it: {drawn})")
-        return params
+        nearest: Recipe | None = None
+        for placed in _placings(recipe.steps, self.steps):
+            params = self._params(placed)
+            drawn = self.sample(_Replay(params))
+            if drawn == recipe:
+                return params
+            nearest = nearest or drawn
+        order = ", ".join(names_of(self.steps))
+        why = f"its steps are not among {order} in this order" if nearest is None else f"nearest in it: {nearest}"
+        raise BadInput(f"the recipe {recipe} lies outside the space ({why})")
 
     def seed_recipes(self) -> list[Recipe]:
         """What is tried first, in this order."""
         return [Recipe.of(seed) for seed in self.seeds or self.lanes]
 
-    def _name(self, number: int) -> str:
-        same = [other for other in self.steps[:number] if other.step == self.steps[number].step]
-        return self.steps[number].step + (str(len(same) + 1) if same else "")
+    def _params(self, placed: dict[int, Step]) -> dict[str, Any]:
+        """The draws that would put these steps, by their position in the space, into a recipe, if it holds them."""
+        decided: dict[str, Any] = {}
+        params = {}
+        for knob in self.knobs:
+            if knob.field is None:
+                decided[knob.name] = knob.step in placed
+            elif knob.exists(decided):
+                decided[knob.name] = getattr(placed[knob.step], knob.field)
+            if knob.drawn and knob.exists(decided):
+                params[knob.name] = knob.drawn_as(decided[knob.name])
+        return params
 
 
 class _Replay:
@@ -229,72 +230,18 @@ class _Replay:
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         value = int(self.params.get(name, low))
-        return min(max(value, low), high)
+        return low + (min(max(value, low), high) - low) // step * step
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         return min(max(float(self.params.get(name, low)), low), high)
 
 
-def _as_written(value: Any, choices: Iterable[Any]) -> Any:
-    """The choice that gave `value`: a step makes a tuple of what a file can only write as a list."""
-    return next((one for one in choices if json.dumps(one) == json.dumps(value)), value)
-
-
-def _read_step(raw: Any) -> StepSpace:
-    """From the form people write; or from the form `model_dump` gives, which run.json holds."""
-    if isinstance(raw, StepSpace):
-        return raw
-    if isinstance(raw, dict) and raw.keys() == StepSpace.model_fields.keys():
-        return StepSpace.model_validate(raw)
-    if not isinstance(raw, dict) or "step" not in raw:
-        raise ValueError(f"a step needs a name: {raw!r} has no `step`")
-    known: dict[str, type[Step]] = {step.model_fields["step"].default: step for step in STEPS}
-    name = raw["step"]
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"unknown step {name}; known steps: {', '.join(sorted(known))}")
-    fixed: dict[str, Any] = {}
-    choices: dict[str, tuple[Any, ...]] = {}
-    ranges: dict[str, Range] = {}
-    for field, value in raw.items():
-        if field in {"step", "optional"}:
-            continue
-        if field not in known[name].model_fields:
-            fields = ", ".join(one for one in known[name].model_fields if one != "step")
-            raise ValueError(f"step {name} has no field {field} (got {value!r}); its fields: {fields}")
-        if isinstance(value, dict) and "fixed" in value:
-            fixed[field] = value["fixed"]
-        elif isinstance(value, dict):
-            try:
-                ranges[field] = Range.model_validate(value)
-            except ValidationError as fault:
-                raise ValueError(f"step {name}, range of {field}: {first_error(fault)}") from fault
-        elif isinstance(value, list):
-            choices[field] = tuple(value)
-        else:
-            fixed[field] = value
-    space = StepSpace(step=name, optional=bool(raw.get("optional", False)), fixed=fixed, choices=choices, ranges=ranges)
-    _try_values(space)
-    return space
-
-
-def _try_values(space: StepSpace) -> None:
-    """Every value must make a valid step: a typo in a choice must not wait for its draw."""
-    first = {field: values[0] for field, values in space.choices.items() if values}
-    first |= {field: ends.low for field, ends in space.ranges.items()}
-    start = {"step": space.step, **space.fixed, **first}
-    for field, values in space.choices.items():
-        if not values:
-            raise ValueError(f"step {space.step}, field {field}: an empty list of choices")
-        for value in values:
-            Recipe.of([start | {field: value}])
-    for field, ends in space.ranges.items():
-        middle = (ends.low + ends.high) / 2
-        for value in (ends.low, ends.high, int(middle) if isinstance(ends.low, int) else middle):
-            Recipe.of([start | {field: value}])
-    Recipe.of([start])
-
-
-def _draw_range(draw: Suggests, name: str, ends: Range) -> int | float:
-    if isinstance(ends.low, int) and isinstance(ends.high, int):
-        return draw.suggest_int(name, ends.low, ends.high, step=ends.step, log=ends.log)
-    return draw.suggest_float(name, float(ends.low), float(ends.high), log=ends.log)
+def _placings(recipe: Sequence[Step], steps: Sequence[StepSpace], begin: int = 0) -> Iterator[dict[int, Step]]:
+    """Every way to find the steps of a recipe, in order, among those of a space: position there to step."""
+    if not recipe:
+        yield {}
+        return
+    for number in range(begin, len(steps)):
+        if steps[number].step == recipe[0].step:
+            for rest in _placings(recipe[1:], steps, number + 1):
+                yield {number: recipe[0]} | rest

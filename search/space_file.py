@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,34 @@ import yaml
 from pydantic import ValidationError
 
 from compressors.data import HUB
-from search.errors import BadInput, first_error
+from search.errors import BadInput, Misfit, first_error, place_of
 from search.space import SELF, Space
+from search.yaml_lines import Lines, read
 
 PRESETS = Path(__file__).with_name("presets")
 REFERENCE = "reference:"  # prefix of a path inside evaluation/reference
 
 
+@dataclass(frozen=True)
+class SpaceFile:
+    """A space and the file it stands in."""
+
+    space: Space
+    path: Path
+    lines: Lines
+
+    def told(self) -> AbstractContextManager[None]:
+        """Faults within are told with this file's name and the line; see `_told`."""
+        return _told(self.path, self.lines)
+
+
 def load_space(source: str) -> Space:
-    """A preset by name or a YAML file. Raises `BadInput` with what does not fit."""
+    """A preset by name or a YAML file. Raises `BadInput` with what does not fit, and where."""
+    return read_space(source).space
+
+
+def read_space(source: str) -> SpaceFile:
+    """As `load_space`, with the file."""
     path = Path(source)
     if path.suffix not in {".yaml", ".yml"}:
         path = PRESETS / f"{source}.yaml"
@@ -25,22 +47,32 @@ def load_space(source: str) -> Space:
             known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
             raise BadInput(f"no preset named {source}; presets: {known}; or give a .yaml file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content, lines = read(path)
     except OSError as fault:
         raise BadInput(f"no space at {path}: {fault.strerror}") from fault
     except (yaml.YAMLError, UnicodeDecodeError) as fault:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(fault).split())}") from fault
+        raise BadInput(f"{path}: not YAML: {' '.join(str(fault).split())}") from fault
     if not isinstance(content, dict):
         raise BadInput(f"{path} holds no space: a mapping with steps, evaluation and calibration is needed")
-    try:
+    with _told(path, lines):
         space = Space.model_validate(_resolve(content, path.resolve().parent))
-        for recipe in space.seed_recipes():
-            space.params_of(recipe)
+        for number, recipe in enumerate(space.seed_recipes()):
+            try:
+                space.params_of(recipe)
+            except BadInput as fault:
+                raise Misfit(f"seeds.{number}: {fault}", "seeds", number) from fault
+    return SpaceFile(space, path, lines)
+
+
+@contextmanager
+def _told(path: Path, lines: Lines) -> Iterator[None]:
+    """What does not fit becomes `BadInput` that names the file and the line."""
+    try:
+        yield
     except ValidationError as fault:
-        raise BadInput(f"{path}: {first_error(fault)}") from fault
-    except (ValueError, BadInput) as fault:
-        raise BadInput(f"{path}: {fault}") from fault
-    return space
+        raise BadInput(f"{path}, line {lines.of(place_of(fault))}: {first_error(fault)}") from fault
+    except Misfit as fault:
+        raise BadInput(f"{path}, line {lines.of(fault.place)}: {fault}") from fault
 
 
 def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -73,7 +105,9 @@ def _resolve(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _named(value: Any, field: str) -> Any:
     """`value`, unless it is the hub without a data set: only benchmarks were published in one place."""
     if isinstance(value, str) and value.strip() in {HUB, HUB.rstrip(":")}:
-        raise BadInput(f"{field}: {value} names no data set: write {HUB}OWNER/NAME, or the name of a file")
+        raise Misfit(
+            f"{field}: {value} names no data set: write {HUB}OWNER/NAME, or the name of a file", *field.split(".")
+        )
     return value
 
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.resources import find_device
 from compressors.artifact import base_artifact
+from compressors.data import OutOfReach as NoData
 from compressors.data import load_conversations
 from compressors.shape import check_recipe, read_shape
-from compressors.step import Infeasible
-from evaluation.benchmarks.base import BadData
+from compressors.step import EngineTraits, Infeasible
+from evaluation.benchmarks.base import BadData, OutOfReach
 from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.harnessed import differs, version_in
 from evaluation.suite import Suite
 from search.bases import find_base
 from search.bench import environment_of, traits
-from search.errors import BadInput
+from search.errors import BadInput, Misfit
 from search.forms import recipes_of, steps_of
 from search.job import Job
 from search.ledger import Ledger
 from search.lengths import check_lengths
 from search.space import SELF, Space
-from search.space_file import load_space
+from search.space_file import read_space
 from search.target import check_submissions
 
 PACKAGES = (
@@ -50,9 +52,10 @@ def new_job(
     asked: Sequence[str] = (),
 ) -> Job:
     """A job whose run folder exists and holds run.json. Raises `BadInput`, having left nothing behind."""
-    spec = load_space(space)
-    folder = find_base(base)
-    left_out = check_inputs(spec, folder)
+    file = read_space(space)
+    spec, folder = file.space, find_base(base)
+    with file.told():
+        left_out = check_inputs(spec, folder, traits(find_device(), spec.engine))
     check_weights(folder)
     run = out.resolve()
     if _exists(run) and not run.is_dir():
@@ -70,7 +73,7 @@ def new_job(
         space=spec,
         device=find_device(),
         trials=trials or spec.trials,
-        hours=hours,
+        hours=hours or spec.hours,
         seed=seed,
         left_out=left_out,
         asked=list(asked),
@@ -88,34 +91,59 @@ def new_job(
     return job
 
 
-def check_inputs(spec: Space, folder: Path) -> dict[str, str]:
+def check_inputs(spec: Space, folder: Path, engine: EngineTraits, unread: list[str] | None = None) -> dict[str, str]:
     """Read every file the search would read; see that the base is whole and that something can be done to it.
 
-    Returns the benchmarks that nobody can grade, and why.
+    What the hub does not give is noted in `unread`, where it is given, and refused elsewhere. Returns the benchmarks
+    that nobody can grade, and why. Raises `BadInput`; `Misfit` for a space with nothing feasible.
     """
-    left_out = check_questions(spec, folder)
+    left_out = check_questions(spec, folder, unread)
     if spec.submissions is not None:
         check_submissions(Path(spec.submissions), folder)
     try:
         if spec.calibration != SELF:
-            load_conversations(spec.calibration)
-        check_recipe([], read_shape(folder), traits(find_device(), spec.engine))
+            with _noting(unread):
+                load_conversations(spec.calibration)
+        check_recipe([], read_shape(folder), engine)
         for step in steps_of(spec):
             step.preflight(folder)
     except (Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
-    _check_feasible(spec, folder)
+    _check_feasible(spec, folder, engine)
     return left_out
 
 
-def check_questions(spec: Space, folder: Path) -> dict[str, str]:
-    """See that the base is whole and read what it will be asked; returns the benchmarks that nobody can grade."""
+def check_questions(spec: Space, folder: Path, unread: list[str] | None = None) -> dict[str, str]:
+    """See that the base is whole and read what it will be asked; returns the benchmarks that nobody can grade.
+
+    `unread` as in `check_inputs`: then the template alone is tried, on two turns.
+    """
     check_base(folder)
+    with _noting(unread):
+        return _check_suite(spec, folder)
+    check_template(folder, 2, spec.thinking)
+    return {}
+
+
+@contextmanager
+def _noting(unread: list[str] | None) -> Iterator[None]:
+    """Go on after what the hub does not give, noting it, where there is a place to."""
+    try:
+        yield
+    except (NoData, OutOfReach) as fault:
+        if unread is None:
+            raise BadInput(str(fault)) from fault
+        unread.append(str(fault))
+
+
+def _check_suite(spec: Space, folder: Path) -> dict[str, str]:
     try:
         suite = Suite(spec.evaluation, [rung.items for rung in spec.rungs])
         check_template(folder, max(len(item.turns) for part in suite.slices for item in part.items), spec.thinking)
         check_lengths(suite, spec, folder)
         _check_harness(suite, spec)
+    except OutOfReach:
+        raise
     except (BadData, Infeasible, ValueError, OSError) as fault:
         raise BadInput(str(fault)) from fault
     return suite.left_out
@@ -187,8 +215,8 @@ def _check_harness(suite: Suite, spec: Space) -> None:
             raise BadInput(why)
 
 
-def _check_feasible(spec: Space, folder: Path) -> None:
-    shape, engine = read_shape(folder), traits(find_device(), spec.engine)
+def _check_feasible(spec: Space, folder: Path, engine: EngineTraits) -> None:
+    shape = read_shape(folder)
     reason = ""
     for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec)):
         try:
@@ -198,7 +226,10 @@ def _check_feasible(spec: Space, folder: Path) -> None:
             continue
         if recipe.steps:
             return
-    raise BadInput(f"no recipe of this space is feasible for {folder} on {engine.name}; {reason}")
+    told = f"no recipe of this space is feasible for {folder} on {engine.name}"
+    raise Misfit(
+        f"{told}; {reason}" if reason else f"{told}: it holds the base alone", "lanes" if spec.lanes else "steps"
+    )
 
 
 def _exists(path: Path) -> bool:

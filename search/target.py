@@ -14,6 +14,7 @@ from typing import Any
 from compressors.quantize import Quantize
 from compressors.shape import read_shape
 from compressors.step import ModelShape
+from compressors.vocabulary import TrimVocab
 from evaluation.description import SCHEMES, Description, Linear, description_of
 from evaluation.devices import Device, DeviceName
 from evaluation.leaderboard import WHOLE, Calibration, Forecast
@@ -31,7 +32,7 @@ TRAINING = ("distill", "finetune")
 def speed_on(target: DeviceName, recipe: Recipe, base: Path) -> Prediction:
     """SpeedNorm of `recipe` beside `base` on `target`, answers as long as the base's."""
     original = description_of(base)
-    return predict(described(recipe, base), original, CONTEST, _device(target))
+    return predict(described(recipe, base), original, CONTEST, device_of(target))
 
 
 def described(recipe: Recipe, base: Path) -> Description:
@@ -39,6 +40,8 @@ def described(recipe: Recipe, base: Path) -> Description:
     shape = read_shape(base)
     for step in recipe.steps:
         shape = step.reshape(shape)
+        if isinstance(step, TrimVocab) and step.keep is not None:  # an exact trim leaves what its texts need
+            shape = shape.model_copy(update={"vocab": step.keep})
     model = description_of(base, shape.model_dump())
     for step in recipe.steps:
         if isinstance(step, Quantize):
@@ -73,7 +76,7 @@ def as_submission(recipe: Recipe, shape: ModelShape) -> Submission:
 def predicted_of(space: Space, recipe: Recipe, base: Path, device: str = "") -> dict[str, Any]:
     """What is predicted by the space's `target`, unless `device` is that one, and by its `submissions`."""
     found: dict[str, Any] = {}
-    if space.target is not None and _device(space.target).name.removeprefix("NVIDIA ") not in device:
+    if space.target is not None and device_of(space.target).name.removeprefix("NVIDIA ") not in device:
         found["speed_norm"] = speed_on(space.target, recipe, base).speed_norm
     if space.submissions is not None:
         found["server"] = forecast(recipe, base, Path(space.submissions)).model_dump()
@@ -116,7 +119,8 @@ def _quantized(model: Description, step: Quantize) -> Description:
 
 
 @cache
-def _device(name: DeviceName) -> Device:
+def device_of(name: DeviceName) -> Device:
+    """The GPU as the roofline knows it."""
     from evaluation.roofline_table import known
 
     return known(name)

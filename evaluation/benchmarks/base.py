@@ -16,6 +16,10 @@ class BadData(Exception):
     """A benchmark's items are missing, empty or lack columns: the message names file, column and remedy."""
 
 
+class OutOfReach(BadData):
+    """The hub does not give a set of items: gated, unknown there, or no network."""
+
+
 class Decoding(BaseModel):
     """How answers are sampled; part of an answer's identity."""
 

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evaluation.benchmarks.base import BadData, Decoding, Item, read_rows
+from evaluation.benchmarks.base import BadData, Decoding, Item, OutOfReach, read_rows
 from evaluation.benchmarks.hub import HUB
 
 T = TypeVar("T")
@@ -104,7 +104,8 @@ class HarnessTask:
         except (OSError, ValueError, TypeError) as fault:
             reason = f"{type(fault).__name__}: {' '.join(str(fault).split())[:160]}"
             remedy = "accept its terms on its page where it is gated and set HF_TOKEN, or download it and name its file"
-            raise BadData(f"{self.name}: no documents of {leaf} from {source} ({reason}): {remedy}") from fault
+            kind = OutOfReach if source == HUB and isinstance(fault, OSError) else BadData
+            raise kind(f"{self.name}: no documents of {leaf} from {source} ({reason}): {remedy}") from fault
         except (
             LookupError,
             TemplateError,

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from evaluation.benchmarks.base import BadData, check_columns, read_rows
+from evaluation.benchmarks.base import BadData, OutOfReach, check_columns, read_rows
 
 HUB = "hub:"
 
@@ -63,4 +63,5 @@ def _load(name: str, published: Published) -> list[dict[str, Any]]:
     ) as fault:  # not there, gated, out of reach, no such configuration or split
         reason = f"{type(fault).__name__}: {' '.join(str(fault).split())[:160]}"
         remedy = "accept its terms on its page and set HF_TOKEN" if published.gated else "see that it can be reached"
-        raise BadData(f"the hub does not give {name} ({reason}): {remedy}, or download it and name its file") from fault
+        told = f"the hub does not give {name} ({reason}): {remedy}, or download it and name its file"
+        raise OutOfReach(told) from fault

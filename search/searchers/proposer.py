@@ -6,18 +6,21 @@ end of a space are settled here, alike for all. Knows nothing of Ray, so that a 
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from search.forms import recipes_of
 from search.outcome import Outcome
 from search.recipe import Recipe
 from search.space import Space
 
 DRAWS = 20  # of a searcher's own that may repeat before chance takes over
-CHANCE_DRAWS = 1000  # by chance that may repeat before the space counts as used up
+CHANCE_DRAWS = 300  # by chance that may repeat before the space is gone through from its beginning
+LISTED = 20_000  # recipes gone through before it counts as used up
 
 
 def always(_recipe: Recipe) -> bool:
@@ -75,7 +78,10 @@ class Proposer(ABC):
             recipe = self.space.sample(self.chance)
             if self.is_new(recipe):
                 return self.note(recipe)
-        return None
+        # What only a rare chain of choices gives, chance may miss.
+        left = (recipe for recipe in itertools.islice(recipes_of(self.space), LISTED) if self.is_new(recipe))
+        recipe = next(left, None) if self.wanders else None
+        return self.note(recipe) if recipe is not None else None
 
     def note(self, recipe: Recipe) -> Recipe:
         """`recipe` is being tried, and will not be proposed again."""

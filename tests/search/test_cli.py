@@ -33,7 +33,7 @@ def test_the_commands_and_options_are_these():
         "verify": ["--engine", "--json", "--run", "submission"],
         "compress": ["--base", "--data", "--json", "--output", "-o", "recipe"],
         "evaluate": ["--baseline", "--engine", "--json", "--space", "model"],
-        "plan": ["--base", "--json", "space"],
+        "plan": ["--base", "--json", "--store", "space"],
         "doctor": ["--json"],
     }  # fmt: skip
 
@@ -84,7 +84,12 @@ def test_help_answers_within_a_second():
         (["compress", '[{"step": "shrink"}]', "--base", "tiny", "-o", "out"], "shrink"),
         (["compress", "3", "--base", "tiny", "-o", "out"], "no recipe at 3"),
         (["compress", '[{"step": "drop_layers", "count": 1}]', "--base", "tiny", "-o", "space.yaml"], "there already"),
-        (["plan", "step.yaml", "--base", "tiny"], "unknown step shrink"),
+        (["plan", "step.yaml", "--base", "tiny"], "step.yaml, line 3: steps: unknown step shrink"),
+        (["plan", "circle.yaml", "--base", "tiny"], "circle.yaml, line 3: steps: the conditions go round in a circle"),
+        (["search", "circle.yaml", "--base", "tiny", "--out", "run"], "circle.yaml, line 3: steps: the conditions go"),
+        (["plan", "nothing.yaml", "--base", "tiny"], "nothing.yaml, line 2: no recipe of this space is feasible for"),
+        (["search", "nothing.yaml", "--base", "tiny", "--out", "run"], "nothing.yaml, line 2: no recipe of this space"),
+        (["plan", "demo", "--base", "tiny", "--store", "nowhere"], "no store at nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said, monkeypatch, capfd):
@@ -101,6 +106,10 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, space_text, words, said, mon
     for name in ("prompts", "heldout"):
         (tmp_path / f"{name}.yaml").write_text(space_text.replace("evaluation:", f"evaluation:\n  {name}: hub"))
     (tmp_path / "chats.yaml").write_text(space_text.replace("reference:text/calibration.jsonl", "hub"))
+    circle = "steps:\n  - {step: nf4, when: {nf4.use: true}}\n"
+    (tmp_path / "circle.yaml").write_text("\n" + circle + space_text[space_text.index("evaluation:") :])
+    nothing = "\nsteps:\n  - {step: drop_layers, count: [10, 11]}\n"
+    (tmp_path / "nothing.yaml").write_text(nothing + space_text[space_text.index("evaluation:") :])
     (tmp_path / "latin.yaml").write_bytes("steps: café".encode("latin-1"))
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "badrun").mkdir()

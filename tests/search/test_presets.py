@@ -19,11 +19,12 @@ from search.space_file import PRESETS, load_space
 TOKENS = 2_000  # of training
 BRIEF = {"generations": 3, "calibration_tokens": 4_096}  # of an evolution, which takes two minutes as it comes
 CHAT = [{"role": "user", "content": "1 2 3"}]
-LANES = {
-    f"{path.stem}-{number}": recipe
+NAMES = {  # a recipe that several presets hold is tried once, by the last of its names
+    recipe: f"{path.stem}-{number}"
     for path in sorted(PRESETS.glob("*.yaml"))
     for number, recipe in enumerate(load_space(path.stem).seed_recipes())
 }
+LANES = {name: recipe for recipe, name in NAMES.items()}
 # What the engine at hand cannot serve, or what makes no sense anywhere, and the words that must say so.
 REFUSED = {"factorial-1": "nothing to win back"} | (
     {"lanes-2": "W8A16", "lanes-11": "static_scaled_fp8_quant", "nf4-0": "bitsandbytes"}

@@ -1,4 +1,4 @@
-"""Commands on one recipe or one model: plan, compress, evaluate."""
+"""Commands on one recipe or one model: compress, evaluate."""
 
 import json
 import shutil
@@ -9,8 +9,9 @@ from transformers import AutoConfig
 from evaluation.reference import MODEL
 from search.errors import BadInput, RunFailed
 from search.measuring import evaluate
+from search.plan import plan
 from search.recipe import Recipe
-from search.single import compress, plan, read_recipe
+from search.single import compress, read_recipe
 from search.space_file import load_space
 from search.start import check_questions, new_job
 from tests.evaluation import broken
@@ -23,14 +24,6 @@ evaluation:
 calibration: reference:text/calibration.jsonl
 max_model_len: 1024
 """
-
-
-def test_plan_counts_and_says_what_is_refused():
-    told = plan("demo", "tiny")
-    assert told["recipes"] == 4 * 3 * 3
-    # distillation of an undamaged base, with each of three ways to quantize or not
-    assert len(told["infeasible"]) == 2 * 3
-    assert all("nothing to win back" in reason for reason in told["infeasible"].values())
 
 
 def test_one_recipe_is_applied_and_measured_against_the_base(tmp_path):

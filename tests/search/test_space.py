@@ -60,8 +60,8 @@ def test_a_recipe_outside_the_space_is_refused(space):
 
 
 def test_all_recipes_of_choices_are_enumerated(space):
-    # 4 ways to drop, 3 to distill (not, and two ends of the range), 3 to quantize
-    assert len(list(recipes_of(space))) == 4 * 3 * 3
+    # 4 ways to drop, 3 to distill (not, and two ends of the range), 3 to quantize; but for the base itself
+    assert len(list(recipes_of(space))) == 4 * 3 * 3 - 1
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
@@ -87,7 +87,7 @@ def test_presets_are_valid(preset):
         ("items: 1.0, tokens: 1.0", "items: 0.9, tokens: 1.0", "last rung"),
         ("{step: drop_layers, count: 2}", "{step: drop_layers, count: 7}", "outside the space"),
         ("  - [{step: quantize, scheme: W8A8}]\n", "  - {step: quantize}\n", "seeds.0: a recipe is a list of steps"),
-        ("steps:\n", "steps: [\n", "not YAML"),
+        ("steps:\n", "steps: [\n", "line .*: not YAML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, space_text, old, new, said):
@@ -132,6 +132,15 @@ def test_the_space_that_the_readme_shows_is_valid(tmp_path):
     shown = text.split("```yaml\nsteps:")[1].split("```")[0]
     (tmp_path / "space.yaml").write_text("steps:" + shown)
     assert len(load_space(str(tmp_path / "space.yaml")).steps) == 4
+
+
+def test_the_conditions_that_the_readme_shows_are_valid(tmp_path, space_text):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    steps = readme.split("may be a grid:")[1].split("```")[1].removeprefix("yaml\n")
+    first = "steps:\n  - {step: drop_layers, optional: true, count: [1, 2]}\n"
+    (tmp_path / "space.yaml").write_text(first + steps + space_text[space_text.index("evaluation:") :])
+    # W8A8 by rtn, gptq; W4A16 by rtn, by gptq at both ends of its range; FP8
+    assert len(list(recipes_of(load_space(str(tmp_path / "space.yaml"))))) == (1 + 2 * 3) * (2 + 3 + 1)
 
 
 LANES = """

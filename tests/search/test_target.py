@@ -41,6 +41,7 @@ W8A8 = ("quantize", {"scheme": "W8A8"})
         ([], EXAONE),
         ([W8A8], EXAONE.quantized("W8A8")),
         ([("drop_layers", {"count": 3}), W8A8], EXAONE.model_copy(update={"layers": 27}).quantized("W8A8")),
+        ([("trim_vocab", {"mode": "lossy", "keep": 80000})], EXAONE.model_copy(update={"vocab": 80000})),
         ([("prune_ffn", {"width": 3072})], EXAONE.model_copy(update={"ffn": 3072})),
         ([("quantize", {"scheme": "W4A16", "sensitive": 8})], EXAONE.quantized("W4A16", kept_layers=8)),
         ([("quantize", {"scheme": "W8A8", "kv_cache": "fp8"})], EXAONE.quantized("W8A8", kv_bits=8)),

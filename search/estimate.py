@@ -1,0 +1,90 @@
+"""What a search would cost, before it begins: how many trials come to each rung, and seconds a rung on the target.
+
+Seconds are those of the roofline over the contest's workload and of training's arithmetic, none of them measured.
+Left out: loading models, graphs and compilation, steps that do not train, and whatever waits for something else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import mean, median
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evaluation.description import Description
+from evaluation.devices import Device
+from evaluation.roofline import seconds
+from evaluation.workload import CONTEST
+from search.recipe import Recipe
+from search.space import Space
+
+FLOPS = {"distill": 8, "finetune": 6}  # a weight and token: forward and backward, and the teacher's forward
+
+
+class RungCost(BaseModel):
+    """One rung of a search that is yet to begin."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    items: float
+    tokens: float
+    trials: float = Field(description="trials expected to come to it")
+    seconds: float | None = Field(None, description="of one trial at it; None where no target is named")
+
+
+class Cost(BaseModel):
+    """The whole budget."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rungs: tuple[RungCost, ...]
+    again: int = Field(description="finalists measured once more in full")
+    hours: float | None = Field(None, description="of one GPU; None where no target is named")
+
+
+def expected_trials(trials: int, eta: float, rungs: int) -> list[float]:
+    """How many of `trials` come to each rung, by `search.scheduler.Asha`, where scores come in no order.
+
+    The n-th of equals to be judged is among the best ceil(n / eta) of n with that chance. What goes on to a later rung
+    comes there in no order either.
+    """
+    expected = [float(trials)]
+    while len(expected) < rungs:
+        whole, part = int(expected[-1]), expected[-1] % 1
+        going = sum(_chance(number, eta) for number in range(1, whole + 1))
+        expected.append(going + part * _chance(whole + 1, eta))
+    return expected
+
+
+def cost_of(
+    space: Space, trials: int, recipes: Sequence[Recipe], models: Sequence[Description], base: Description,
+    device: Device | None,
+) -> Cost:  # fmt: skip
+    """Of `trials` trials of recipes such as `recipes`, which make `models` of `base`."""
+    expected = expected_trials(trials, space.eta, len(space.rungs))
+    asking = training = 0.0
+    if device is not None and models:
+        asking = space.passes * (
+            median(seconds(one, CONTEST, device) for one in set(models)) + seconds(base, CONTEST, device)
+        )
+        rate = device.rate("bf16")
+        training = mean(map(training_operations, recipes)) * base.parameters / rate
+    rungs = []
+    items = tokens = 0.0
+    for rung, number in zip(space.rungs, expected, strict=True):
+        took = asking * (rung.items - items) + training * (rung.tokens - tokens)
+        items, tokens = rung.items, rung.tokens
+        rungs.append(RungCost(items=items, tokens=tokens, trials=number, seconds=took if asking else None))
+    again = min(space.finalists, math.ceil(expected[-1]))
+    hours = (sum(one.trials * (one.seconds or 0) for one in rungs) + again * asking) / 3600
+    return Cost(rungs=tuple(rungs), again=again, hours=hours if asking else None)
+
+
+def training_operations(recipe: Recipe) -> float:
+    """Operations a weight that the training steps of a recipe take."""
+    return float(sum(FLOPS.get(step.step, 0) * getattr(step, "tokens", 0) for step in recipe.steps))
+
+
+def _chance(number: int, eta: float) -> float:
+    return math.ceil(number / eta) / number

@@ -1,0 +1,183 @@
+"""`squeeze plan`: what a search would try, refuse, cost and find done already. Starts, builds and writes nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cluster.engines import CONTEST_VERSIONS
+from cluster.resources import find_device
+from compressors.shape import check_recipe, read_shape
+from compressors.step import EngineTraits, Infeasible, ModelShape
+from evaluation.description import Description, description_of
+from evaluation.roofline import predict
+from evaluation.serves import installed
+from evaluation.workload import CONTEST
+from search.bases import find_base
+from search.bench import served_by, traits
+from search.errors import BadInput
+from search.estimate import cost_of
+from search.forms import count_of, is_bounded, recipes_of
+from search.plan_store import hits
+from search.plan_text import lines_of
+from search.recipe import Recipe
+from search.space import Space
+from search.space_file import read_space
+from search.start import check_inputs
+from search.target import as_submission, described, device_of, learned
+
+MOST = 20_000  # recipes that are gone through one by one
+SAMPLE = 2_000  # draws in their place, of a space with more
+
+
+@dataclass
+class Looked:
+    """What was found of the recipes that were looked at. Names are for people: two recipes may have the same."""
+
+    feasible: list[Recipe] = field(default_factory=list)
+    models: list[Description] = field(default_factory=list)  # what the feasible ones make
+    refused: list[tuple[str, str]] = field(default_factory=list)  # names and reasons
+
+    @property
+    def names(self) -> list[str]:
+        return [str(recipe) for recipe in self.feasible]
+
+
+def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
+    """Everything that can be said of a search before it begins, `text` for people. Raises `BadInput`."""
+    file, folder = read_space(space), find_base(base, weights=False)
+    spec = file.space
+    if store is not None and not store.is_dir():
+        raise BadInput(f"no store at {store}: give the folder that a search had as --store, or RUN/store")
+    engine, unread = engine_for(spec), list[str]()
+    with file.told():
+        left_out = check_inputs(spec, folder, engine, unread)
+    count = count_of(spec)
+    sampled = count > MOST
+    recipes = list(_drawn(spec) if sampled else recipes_of(spec))
+    seeds = spec.seed_recipes()
+    looked = look(dict.fromkeys([*seeds, *recipes] if sampled else recipes), folder, engine)
+    original = description_of(folder)
+    device = device_of(spec.target) if spec.target is not None else None
+    trials = min(spec.trials, len(looked.feasible)) if is_bounded(spec) and not sampled else spec.trials
+    told: dict[str, Any] = {
+        "engine": engine.name,
+        "recipes": count if sampled else len(recipes),
+        "at_least": not is_bounded(spec),
+        "looked_at": len(looked.feasible) + len(looked.refused),
+        "sampled": sampled,
+        "feasible": looked.names,
+        "infeasible": dict(looked.refused),
+        "reasons": reasons(looked.refused),
+        "here": here(spec, looked, read_shape(folder), engine),
+        "seeds": [str(seed) for seed in seeds],
+        "predicted": predictions(spec, looked, folder, original),
+        "size_bytes": sizes(looked, original),
+        "trials": trials,
+        "hours": spec.hours,
+        "cost": cost_of(spec, trials, looked.feasible, looked.models, original, device).model_dump(),
+        "rungs": [rung.model_dump() for rung in spec.rungs],
+        "store": hits(store, spec, looked.feasible, folder) if store is not None else None,
+        "left_out": left_out,
+        "unread": unread,
+    }
+    return told | {"text": "\n".join(lines_of(spec, told))}
+
+
+def engine_for(spec: Space) -> EngineTraits:
+    """What the recipes will be served by: where a target is named, this engine on a GPU, whatever is at hand here."""
+    if spec.target is None or find_device() != "cpu":
+        return traits(find_device(), spec.engine)
+    try:
+        return served_by(CONTEST_VERSIONS["vllm"] if spec.engine == "contest" else installed(), "cuda")
+    except LookupError as fault:
+        raise BadInput(str(fault)) from fault
+
+
+def look(recipes: Iterable[Recipe], folder: Path, engine: EngineTraits) -> Looked:
+    """Which of the recipes make sense on `engine`, and what they make of the model in `folder`."""
+    found, shape = Looked(), read_shape(folder)
+    for recipe in recipes:
+        why = refusal(recipe, shape, engine)
+        if why is not None:
+            found.refused.append((str(recipe), why))
+        else:
+            found.feasible.append(recipe)
+            found.models.append(described(recipe, folder))
+    return found
+
+
+def refusal(recipe: Recipe, shape: ModelShape, engine: EngineTraits) -> str | None:
+    """Why a recipe makes no sense, or None."""
+    try:
+        check_recipe(recipe.steps, shape, engine)
+    except Infeasible as fault:
+        return str(fault)
+    return None
+
+
+def here(spec: Space, looked: Looked, shape: ModelShape, engine: EngineTraits) -> dict[str, Any] | None:
+    """Where the plan is for a GPU and this machine has none: how many of the recipes would do here."""
+    try:
+        mine = traits(find_device(), spec.engine)
+    except BadInput as fault:
+        return {"engine": None, "feasible": 0, "why": str(fault)}
+    if mine.name == engine.name:
+        return None
+    able = sum(refusal(one, shape, mine) is None for one in looked.feasible)
+    return {"engine": mine.name, "feasible": able, "why": None}
+
+
+def reasons(refused: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Refusals that differ in numbers only as one, with an example; the most frequent first."""
+    kinds = [re.sub(r"(?<![\w.])\d[\d,.]*\b", "#", why) for _, why in refused]
+    first = dict(zip(reversed(kinds), reversed(refused), strict=True))
+    return [
+        {"recipes": number, "reason": first[kind][1], "example": first[kind][0]}
+        for kind, number in Counter(kinds).most_common()
+    ]
+
+
+def predictions(spec: Space, looked: Looked, folder: Path, original: Description) -> dict[str, dict[str, Any]]:
+    """By recipe: SpeedNorm on the space's target, and what the contest's server would say by its submissions."""
+    found: list[dict[str, Any]] = [{} for _ in looked.feasible]
+    if spec.target is not None:
+        device = device_of(spec.target)
+        speeds = {one: predict(one, original, CONTEST, device).speed_norm for one in set(looked.models)}
+        for one, model in zip(found, looked.models, strict=True):
+            one["speed_norm"] = speeds[model]
+    if spec.submissions is not None:
+        shape = read_shape(folder)
+        rows = [as_submission(recipe, shape) for recipe in looked.feasible]
+        kinds = list(dict.fromkeys(rows))
+        told = dict(zip(kinds, learned(Path(spec.submissions)).forecasts(kinds), strict=True))
+        for one, row in zip(found, rows, strict=True):
+            one["server"] = told[row].model_dump()
+    return {name: one for name, one in zip(looked.names, found, strict=True) if one}
+
+
+def sizes(looked: Looked, original: Description) -> dict[str, Any]:
+    """Estimated bytes of the weights; what an exact trim leaves of a vocabulary is known only when it was done."""
+    found = [(round(model.stored_bytes), name) for model, name in zip(looked.models, looked.names, strict=True)]
+    if not found:
+        return {"base": round(original.stored_bytes)}
+    ends = {"smallest": min(found), "largest": max(found)}
+    return {
+        "base": round(original.stored_bytes),
+        "median": round(median(number for number, _ in found)),
+        **{end: {"recipe": name, "bytes": number} for end, (number, name) in ends.items()},
+    }
+
+
+def _drawn(spec: Space) -> Iterable[Recipe]:
+    """`SAMPLE` recipes by chance, the same in every plan."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return (recipe for recipe in (spec.sample(study.ask()) for _ in range(SAMPLE)) if recipe.steps)

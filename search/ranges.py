@@ -1,0 +1,93 @@
+"""Numbers between two ends, as a space names them: drawn at any place between, or at so many points."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Number = int | float
+
+
+class Suggests(Protocol):
+    """The part of optuna.Trial that a space draws with."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+
+class Range(BaseModel):
+    """Numbers between two ends, both included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: int | float = Field(description="the least that is drawn")
+    high: int | float = Field(description="the most that is drawn")
+    step: int = Field(1, ge=1, description="distance between whole numbers that are drawn")
+    log: bool = Field(False, description="drawn evenly on a logarithmic scale")
+    points: int | None = Field(
+        None, ge=2, description="only so many numbers, evenly spaced and of three digits, both ends among them: a grid"
+    )
+
+    @model_validator(mode="after")
+    def _drawable(self) -> Range:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError(f"low {self.low} and high {self.high} must be finite")
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range starts above 0, not at {self.low}")
+        if self.step != 1 and (self.log or not self.whole):
+            raise ValueError("step goes with whole numbers and without log")
+        if self.points is not None and self.step != 1:
+            raise ValueError(f"points {self.points} and step {self.step} say the same in two ways: give one of the two")
+        if self.points is not None and len(set(self.ends)) < self.points:
+            kind = "whole numbers" if self.whole else "numbers of three digits"
+            raise ValueError(
+                f"points {self.points}: only {len(set(self.ends))} {kind} lie so between {self.low} and {self.high}"
+            )
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether whole numbers are meant."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def ends(self) -> tuple[Number, ...]:
+        """All numbers of a range with points; of one without its two ends, or one where they are the same."""
+        if self.points is None:
+            return tuple(dict.fromkeys((self.low, self.high)))
+        return tuple(self._point(number / (self.points - 1)) for number in range(self.points))
+
+    def _point(self, share: float) -> Number:
+        """The number at `share` of the way; rounded, so that a seed can name it."""
+        if share in (0, 1):
+            return self.high if share else self.low
+        value = self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low)
+        return round(value) if self.whole else float(f"{value:.3g}")
+
+    def draw(self, draw: Suggests, name: str) -> Number:
+        """A number; with points the draw is of the point's position, whose order a searcher can learn from."""
+        if self.points is not None:
+            return self.ends[draw.suggest_int(name, 0, self.points - 1)]
+        if self.whole:
+            return draw.suggest_int(name, int(self.low), int(self.high), step=self.step, log=self.log)
+        return draw.suggest_float(name, float(self.low), float(self.high), log=self.log)
+
+    def drawn_as(self, value: Any) -> Any:
+        """What must be drawn for `draw` to give `value`; what it never gives is handed through."""
+        if self.points is None:
+            return value
+        return self.ends.index(value) if value in self.ends else value
+
+    def holds(self, value: Any) -> bool:
+        """Whether `draw` can give `value`."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.points is not None:
+            return value in self.ends
+        on_step = not self.whole or (value - self.low) % self.step == 0
+        return self.low <= value <= self.high and on_step

@@ -1,0 +1,273 @@
+"""What a search would do, told before it begins: counts, refusals, speed, size, hours, and what is done already."""
+
+import json
+import random
+import shutil
+import statistics
+
+import pytest
+from search.schedulers.asha import Asha
+
+from compressors.build import build
+from compressors.data import read_conversations
+from compressors.store import Store
+from evaluation.reference import CALIBRATION, MODEL
+from search.errors import BadInput
+from search.estimate import cost_of, expected_trials
+from search.forms import count_of
+from search.plan import plan, reasons
+from search.recipe import Recipe
+from search.space_file import load_space
+from search.start import new_job
+from tests.search.test_target import CONFIG
+
+EVALUATION = """evaluation:
+  limit: 4
+  benchmarks: {kmmlu_redux: reference:items/kmmlu_redux.jsonl}
+calibration: reference:text/calibration.jsonl
+max_model_len: 1024
+rungs: [{items: 0.5, tokens: 0.5}, {items: 1.0, tokens: 1.0}]
+"""
+STEPS = """steps:
+  - step: drop_layers
+    optional: true
+    by: last
+    count: [1, 2, 9]
+  - step: context
+    optional: true
+    max_position_embeddings: [1024]
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        (tmp_path / "space.yaml").write_text(text)
+        return str(tmp_path / "space.yaml")
+
+    return write
+
+
+@pytest.fixture
+def weightless(tmp_path):
+    """The reference model's config and tokenizer, no weights."""
+    return shutil.copytree(MODEL, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors"))
+
+
+def everything_in(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_recipes_are_counted_and_refusals_grouped_by_reason():
+    told = plan("demo", "tiny")
+    assert told["recipes"] == 4 * 3 * 3 - 1
+    # distillation of an undamaged base, with each of three ways to quantize or not
+    assert len(told["infeasible"]) == 2 * 3
+    assert [(one["recipes"], "nothing to win back" in one["reason"]) for one in told["reasons"]] == [(6, True)]
+    assert told["reasons"][0]["example"] in told["infeasible"]
+    assert "35 recipes; 29 feasible on vLLM" in told["text"]
+    assert "no hours told" in told["text"]
+    assert "no SpeedNorm told" in told["text"]
+
+
+def test_reasons_that_differ_in_numbers_are_one():
+    refused = [("a", "count 9 leaves 1 of 10"), ("b", "W8A8 is not served"), ("c", "count 12 leaves 0 of 10")]
+    assert reasons(refused) == [
+        {"recipes": 2, "reason": "count 9 leaves 1 of 10", "example": "a"},
+        {"recipes": 1, "reason": "W8A8 is not served", "example": "b"},
+    ]
+    assert len(reasons([("a", "W8A8 is not served"), ("b", "W4A8 is not served")])) == 2
+
+
+def test_a_plan_needs_no_weights_and_writes_nothing(written, weightless, tmp_path):
+    path = written(STEPS + EVALUATION + "target: L4\ntrials: 4\nhours: 3\n")
+    before = everything_in(tmp_path)
+    told = plan(path, str(weightless))
+    assert everything_in(tmp_path) == before
+    assert told["recipes"] == 7
+    assert [one["recipes"] for one in told["reasons"]] == [2]  # nine layers fewer leave one
+    assert "it ends after 3 hours" in told["text"]
+    json.dumps(told)
+    with pytest.raises(BadInput, match=r"holds no \.safetensors weights"):
+        new_job(path, str(weightless), tmp_path / "run")
+
+
+def test_speed_size_and_hours_are_estimated_where_a_target_is_named(written, weightless):
+    told = plan(written(STEPS + EVALUATION + "target: L4\ntrials: 4\n"), str(weightless))
+    speeds = {name: one["speed_norm"] for name, one in told["predicted"].items()}
+    assert set(speeds) == set(told["feasible"])
+    assert max(speeds, key=speeds.__getitem__).startswith("drop_layers(2")
+    size = told["size_bytes"]
+    weights = sum(path.stat().st_size for path in MODEL.glob("*.safetensors"))
+    assert size["base"] == pytest.approx(weights, rel=0.03)
+    assert size["smallest"]["recipe"].startswith("drop_layers(2")
+    assert size["smallest"]["bytes"] == pytest.approx(size["base"] * 8 / 10, rel=0.1)
+    assert told["cost"]["hours"] > 0
+    assert "of one L4" in told["text"]
+    rungs = told["cost"]["rungs"]
+    assert [round(rung["trials"], 2) for rung in rungs] == [4, round(expected_trials(4, 3.0, 2)[1], 2)]
+    assert rungs[0]["seconds"] == pytest.approx(rungs[1]["seconds"])  # half of the items each, and nothing is trained
+
+
+def test_training_and_finalists_are_part_of_the_hours():
+    from evaluation.roofline_table import EXAONE
+    from search.target import device_of
+
+    space = load_space("generic").model_copy(update={"finalists": 0})
+    short, long = (Recipe.of([{"step": "distill", "tokens": tokens}]) for tokens in (0 + 1, 3_600_000_000))
+    device = device_of("L4")
+    cheap, dear = (cost_of(space, 1, [recipe], [EXAONE], EXAONE, device) for recipe in (short, long))
+    # 8 operations a weight and token at the rate that bf16 reaches
+    assert dear.hours - cheap.hours == pytest.approx(8 * 1e6 * EXAONE.parameters / device.rate("bf16"), rel=1e-3)
+    again = cost_of(space.model_copy(update={"finalists": 1}), 1, [short], [EXAONE], EXAONE, device)
+    assert again.hours == pytest.approx(2 * cheap.hours, rel=1e-3)
+
+
+@pytest.mark.parametrize(("trials", "eta", "rungs"), [(14, 2.0, 3), (27, 3.0, 3), (5, 4.0, 2)])
+def test_trials_that_come_to_a_rung_are_those_that_the_scheduler_lets_on(trials, eta, rungs):
+    draw, seen = random.Random(0), []
+    for _ in range(2000):
+        asha, counts = Asha(eta, rungs - 1), [0] * rungs
+        for trial in range(trials):
+            for rung in range(rungs):
+                counts[rung] += 1
+                if not asha.goes_on(str(trial), rung, draw.random()):
+                    break
+        seen.append(counts)
+    means = [statistics.mean(counts[rung] for counts in seen) for rung in range(rungs)]
+    assert expected_trials(trials, eta, rungs) == pytest.approx(means, rel=0.05)
+
+
+def test_what_is_in_the_store_is_told_and_the_store_left_as_it_is(written, tmp_path):
+    path = written(STEPS + EVALUATION)
+    root = tmp_path / "store"
+    data = read_conversations(CALIBRATION)
+    made = [{"step": "drop_layers", "by": "last", "count": 1}, {"step": "context", "max_position_embeddings": 1024}]
+    build(Recipe.of(made).steps, MODEL, Store(root), data)
+    before = everything_in(root)
+    told = plan(path, "tiny", root)
+    assert everything_in(root) == before
+    assert sorted(told["store"]["whole"]) == ["drop_layers(1, last)", "drop_layers(1, last) → context(1024)"]
+    assert "in the store: 2 of 5 recipes whole, the first steps of 0 more" in told["text"]
+    longer = written((STEPS + EVALUATION).replace("[1024]", "[512]"))
+    assert {key: told for key, told in plan(longer, "tiny", root)["store"].items() if key != "why"} == {
+        "whole": ["drop_layers(1, last)"], "begun": 1
+    }  # fmt: skip
+
+
+def test_conversations_that_the_base_wrote_are_found_in_the_store(written, tmp_path):
+    ranked = STEPS.replace("by: last", "by: block_influence\n    calibration_rows: 4")
+    path = written((ranked + EVALUATION).replace("reference:text/calibration.jsonl", "self"))
+    root = tmp_path / "store"
+    (root / "cache" / "self").mkdir(parents=True)
+    for name, rows in (("other", 8), ("mine", 16)):
+        lines = CALIBRATION.read_text().splitlines(keepends=True)[:rows]
+        (root / "cache" / "self" / f"{name}.jsonl").write_text("".join(lines))
+    made = [{"step": "drop_layers", "by": "block_influence", "calibration_rows": 4, "count": 1}]
+    build(Recipe.of(made).steps, MODEL, Store(root), read_conversations(root / "cache" / "self" / "mine.jsonl"))
+    assert plan(path, "tiny", root)["store"] == {"why": None, "whole": ["drop_layers(1, 4)"], "begun": 1}
+
+
+def test_a_store_that_is_not_there_and_a_base_without_weights_are_told(written, weightless, tmp_path):
+    path = written(STEPS + EVALUATION)
+    with pytest.raises(BadInput, match=r"no store at .*nowhere"):
+        plan(path, "tiny", tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "store").mkdir()
+    assert "not told, since the base has no weights" in plan(path, str(weightless), tmp_path / "store")["text"]
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_ranges_without_points_are_counted_as_at_least(written, weightless):
+    path = written(STEPS.replace("[1, 2, 9]", "{low: 1, high: 3}") + EVALUATION)
+    told = plan(path, str(weightless))
+    assert told["at_least"]
+    assert told["text"].startswith("at least 5 recipes (at the ends of its ranges, more between); 5 feasible")
+
+
+def test_a_space_too_large_to_go_through_is_drawn_from(written, weightless, monkeypatch):
+    monkeypatch.setattr("search.plan.SAMPLE", 60)
+    count = "{low: 1, high: 8, points: 8}"
+    wide = STEPS.replace("[1, 2, 9]", count).replace("[1024]", f"[{', '.join(map(str, range(1024, 1024 + 3000)))}]")
+    path = written(wide + EVALUATION + "target: L4\nseeds: [[{step: drop_layers, by: last, count: 8}]]\n")
+    told = plan(path, str(weightless))
+    assert told["recipes"] == count_of(load_space(path)) == 9 * 3001 - 1
+    assert told["sampled"]
+    assert 30 < told["looked_at"] <= 61
+    assert "drop_layers(8, last)" in told["feasible"]
+    assert "27,008 recipes, too many to go through" in told["text"]
+
+
+def test_the_contest_is_planned_from_config_and_tokenizer_alone(weightless, monkeypatch):
+    """All of it by hand: `squeeze plan contest --base FOLDER` goes through 17,279 recipes in half a minute."""
+    import datasets
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("search.plan.MOST", 100)
+    monkeypatch.setattr("search.plan.SAMPLE", 100)
+    config = json.loads((weightless / "config.json").read_text())
+    (weightless / "config.json").write_text(json.dumps(config | CONFIG | {"layer_types": ["full_attention"] * 30}))
+    told = plan("contest", str(weightless))
+    assert told["recipes"] == 17_279
+    assert told["engine"] == "vLLM 0.14.1 on cuda"
+    assert set(told["seeds"]) <= set(told["feasible"])
+    assert all("nothing to win back" in one["reason"] for one in told["reasons"])
+    assert told["predicted"]["quantize(W8A8)"]["speed_norm"] == pytest.approx(0.148, abs=0.001)
+    assert told["size_bytes"]["base"] == 2 * 1_279_391_488
+    assert 5 < told["cost"]["hours"] < 20
+    assert "KMMLU-Pro" in told["unread"][0]
+
+
+def test_what_the_hub_does_not_give_is_told_and_the_rest_planned(written, weightless, tmp_path, monkeypatch):
+    import datasets
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read once, when they were imported
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    path = written(
+        STEPS
+        + EVALUATION.replace("reference:items/kmmlu_redux.jsonl", "hub").replace(
+            "reference:text/calibration.jsonl", "hub:a/b"
+        )
+    )
+    told = plan(path, str(weightless))
+    assert len(told["unread"]) == 2
+    assert told["recipes"] == 7
+    lines = [line for line in told["text"].splitlines() if line.startswith("not read")]
+    assert "does not give LGAI-EXAONE/KMMLU-Redux" in lines[0]
+    assert "does not give a/b" in lines[1]
+    with pytest.raises(BadInput, match="does not give LGAI-EXAONE/KMMLU-Redux"):
+        new_job(path, "tiny", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("[1, 2, 9]", "[9, 10]", 1, "no recipe of this space is feasible .*leaves 0 of 10 layers"),
+        (
+            "    optional: true\n    max",
+            "    when: {drop_layers.count: 12}\n    max",
+            7,
+            "12 never holds: .* 1 or 2 or 9",
+        ),
+        ("step: drop_layers\n    optional: true", "step: drop_layers\n    when: {context.nope: 1}", 3, "context.nope"),
+        ("count: [1, 2, 9]", "count: {when: {count: 1}, values: [1]}", 5, "round in a circle"),
+        ("max_model_len: 1024\n", "trials: 0\n", 13, "trials: .*greater than or equal to 1"),
+        ("max_model_len: 1024\n", "hours: 0\n", 13, "hours: .*greater than 0"),
+        ("max_model_len: 1024\n", "seeds: [[{step: drop_layers, by: last, count: 3}]]\n", 13, "outside the space"),
+    ],
+)
+def test_plan_and_search_alike_refuse_before_any_work(written, tmp_path, old, new, line, said):
+    text = STEPS + EVALUATION
+    if "infeasible" in said or "feasible" in said:
+        text = text.replace("  - step: context\n    optional: true\n    max_position_embeddings: [1024]\n", "")
+    assert old in text
+    path = written(text.replace(old, new))
+    before = everything_in(tmp_path)
+    for work in (lambda: plan(path, "tiny"), lambda: new_job(path, "tiny", tmp_path / "run")):
+        with pytest.raises(BadInput, match=rf"^{path}, line {line}: .*({said})") as told:
+            work()
+        assert "\n" not in str(told.value)
+    assert everything_in(tmp_path) == before

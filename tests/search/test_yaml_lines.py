@@ -1,0 +1,135 @@
+"""Whatever is wrong in a space file is told with the file's name and the line on which it stands."""
+
+import pytest
+
+from search.errors import BadInput
+from search.space_file import load_space
+from search.yaml_lines import read
+
+SPACE = """description: lines are counted from 1, this is the first
+steps:
+  - step: drop_layers
+    optional: true
+    count: [1, 2, 3]
+  - step: distill
+    tokens: 1000
+    lr:
+      low: 1.0e-4
+      high: 1.0e-3
+      log: true
+  - step: quantize
+    scheme:
+      - W8A8
+      - W4A16
+    group_size: {when: {scheme: W4A16}, values: [64, 128]}
+seeds:
+  - [{step: distill, tokens: 1000, lr: 3.0e-4}, {step: quantize, scheme: W8A8}]
+  - - step: distill
+      tokens: 1000
+      lr: 5.0e-4
+    - step: quantize
+      scheme: W4A16
+      group_size: 64
+evaluation:
+  benchmarks: {kmmlu_pro: reference:items/kmmlu_pro.jsonl}
+  judge:
+    url: http://127.0.0.1
+    model: gpt-4
+    templates: judge.jsonl
+calibration: reference:text/calibration.jsonl
+rungs:
+  - {items: 0.1, tokens: 0.1}
+  - {items: 0.5, tokens: 0.5}
+  - {items: 1.0, tokens: 1.0}
+target: L4
+trials: 14
+"""
+LANES = """lanes:
+  - [{step: quantize, scheme: W8A8}]
+  - - step: drop_layers
+      count: 1
+    - step: quantize
+      scheme: W4A16
+evaluation:
+  benchmarks: {kmmlu_pro: reference:items/kmmlu_pro.jsonl}
+"""
+
+
+def write(tmp_path, text):
+    (tmp_path / "space.yaml").write_text(text)
+    return str(tmp_path / "space.yaml")
+
+
+def test_the_space_of_these_tests_is_good(tmp_path):
+    load_space(write(tmp_path, SPACE))
+    load_space(write(tmp_path, LANES))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("step: drop_layers\n", "step: shrink\n", 3, "unknown step shrink"),
+        ("- step: drop_layers\n", "- stop: drop_layers\n", 3, "needs a name"),
+        ("optional: true", "optional: 3", 4, "optional is true or false, not 3"),
+        ("    count: [1, 2, 3]", "    number: [1, 2, 3]", 5, "no field number"),
+        ("count: [1, 2, 3]", "count: []", 5, "empty list"),
+        ("count: [1, 2, 3]", "count: [1, 2, 1]", 5, "choice 1 stands there twice"),
+        ("count: [1, 2, 3]", "count: [1, 0]", 5, "count = 0"),
+        ("count: [1, 2, 3]", "count: {lo: 1, high: 3}", 5, "neither a value nor a range"),
+        ("      high: 1.0e-3", "      high: 1.0e-5", 8, "low 0.0001 is above high 1e-05"),
+        ("      log: true", "      lag: true", 11, "lag"),
+        ("      log: true", "      log: perhaps", 11, "log"),
+        ("      - W4A16", "      - W9A9", 15, "W9A9"),
+        ("tokens: 1000\n    lr", "tokens: lots\n    lr", 7, "tokens = 'lots'"),
+        ("lr: 3.0e-4}", "lr: 3.0e-2}", 18, "seeds.0: the recipe .* lies outside the space"),
+        ("      group_size: 64", "      group_size: 32", 19, "seeds.1: the recipe .* lies outside the space"),
+        ("      lr: 5.0e-4", "      lr: fast", 21, "seeds.1: step distill: field lr = 'fast'"),
+        ("    - step: quantize\n      scheme: W4A16\n", "    - step: nope\n      scheme: W4A16\n", 22, "'nope'"),
+        ("benchmarks: {", "benchmark: {", 26, "evaluation.benchmark"),
+        ("    model: gpt-4", "    model: 4", 29, "evaluation.judge.model"),
+        ("calibration: reference:text/calibration.jsonl", "calibration: hub", 31, "names no data set"),
+        ("items: 0.5, tokens: 0.5", "items: 0.05, tokens: 0.5", 34, "rungs must rise"),
+        ("items: 1.0, tokens: 1.0", "items: 0.9, tokens: 1.0", 35, "the last rung"),
+        ("items: 0.1, tokens: 0.1", "items: 1.1, tokens: 0.1", 33, "less than or equal to 1"),
+        ("target: L4", "target: L5", 36, "target"),
+        ("trials: 14", "trials: 0", 37, "trials"),
+        ("trials: 14", "hours: 0", 37, "hours"),
+        ("trials: 14", "rings: 3", 37, "rings"),
+        ("trials: 14", "target: L4", 37, "target stands there twice"),
+        ("trials: 14", "trials: [14", 38, "not YAML"),
+        ("trials: 14", "trials: 14\nlanes: [[{step: nf4}]]", 1, "give one of the two"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, line, said):
+    assert SPACE.count(old) == 1
+    path = write(tmp_path, SPACE.replace(old, new))
+    with pytest.raises(BadInput, match=rf"^{path}, line {line}: .*{said}") as told:
+        load_space(path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("[{step: quantize, scheme: W8A8}]", "{step: quantize}", 2, "lanes.0: a recipe is a list of steps"),
+        ("      count: 1", "      count: 0", 4, "lanes.1: step drop_layers: field count = 0"),
+        ("      scheme: W4A16", "      schema: W4A16", 6, "lanes.1: step quantize"),
+        ("evaluation:", "seeds: [[{step: nf4}]]\nevaluation:", 7, "nothing to seed"),
+    ],
+)
+def test_so_are_lanes(tmp_path, old, new, line, said):
+    path = write(tmp_path, LANES.replace(old, new))
+    with pytest.raises(BadInput, match=rf"^{path}, line {line}: .*{said}"):
+        load_space(path)
+
+
+def test_a_file_that_contains_itself_is_refused(tmp_path):
+    path = write(tmp_path, "steps: &all\n  - step: nf4\n  - *all\n")
+    with pytest.raises(BadInput, match="line 1: the part that begins here contains itself"):
+        load_space(path)
+
+
+def test_what_the_file_does_not_hold_is_told_by_what_is_around_it(tmp_path):
+    write(tmp_path, "a:\n  b: 1\n  c:\n    values:\n      - 7\n")
+    lines = read(tmp_path / "space.yaml")[1]
+    assert [lines.of(place) for place in [("a", "b"), ("a", "x"), ("a", "c", 0), ("y",), ()]] == [2, 1, 5, 1, 1]
