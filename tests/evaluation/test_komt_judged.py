@@ -102,6 +102,17 @@ def test_templates_that_are_not_there_are_named(templates, tmp_path):
         KoMtJudged(None, templates, None)
 
 
+def test_templates_and_references_of_another_form_are_named(templates, tmp_path):
+    for choices in (5, [], ["turns"]):
+        file = tmp_path / "references.jsonl"
+        file.write_text(json.dumps({"question_id": 7, "choices": choices}))
+        with pytest.raises(BadData, match=r"references\.jsonl, row 0: column choices must be a list that begins"):
+            KoMtJudged(None, templates, file)
+    templates.write_text(json.dumps({"name": "single-v1", "system_prompt": None, "prompt_template": ""}))
+    with pytest.raises(BadData, match=r"judge_prompts\.jsonl, row 0: column system_prompt must be a text, not None"):
+        KoMtJudged(None, templates, None)
+
+
 @pytest.fixture
 def spec(templates, tmp_path):
     rows, other = tmp_path / "komt.jsonl", tmp_path / "prompts.jsonl"
