@@ -122,6 +122,15 @@ def spec(templates, tmp_path):
     return {"benchmarks": {"komt_bench": str(rows)}, "prompts": str(other), "judge": judge}
 
 
+@pytest.mark.parametrize("field", ["templates", "references"])
+def test_a_file_that_is_not_there_is_told_though_nothing_is_judged(spec, field, tmp_path, monkeypatch):
+    monkeypatch.delenv("A_JUDGES_KEY", raising=False)
+    parsed = SuiteSpec.model_validate(spec | {"benchmarks": {}, "judge": spec["judge"] | {field: str(tmp_path / "no")}})
+    with pytest.raises(BadData, match=rf"evaluation\.judge\.{field}: no file at .*no$"):
+        Suite(parsed, (1.0,))
+    assert set(Suite(parsed, (1.0,), left_out={}).graders) == {"likeness"}  # a run that began without them goes on
+
+
 def test_without_a_key_it_is_left_out_and_said(spec, monkeypatch):
     monkeypatch.delenv("A_JUDGES_KEY", raising=False)
     suite = Suite(SuiteSpec.model_validate(spec), (1.0,))
