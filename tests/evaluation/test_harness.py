@@ -1,7 +1,11 @@
 """Tasks of lm-eval through the warm engine: their values beside transformers', their rungs, and what is refused."""
 
 import json
+import os
 import random
+import re
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -181,7 +185,9 @@ def test_rules_are_graded_as_the_answers_obey_them(engine, tmp_path):
     assert not task.weighs
     assert task.decoding(items[0]) == Decoding(max_tokens=1280)
     serve_tiny(engine)
+    heard = engine.log.stat().st_size
     found = engine.harness(task.parts(items))
+    assert not re.search(r"it/s|nltk_data", engine._said_since(heard))
     chats = [[{"role": "user", "content": row["prompt"]}] for row in rows]
     said = [one.text for one in engine.generate(chats, [Decoding(max_tokens=1280)] * 6).answers]
     commas = [float("," not in text and bool(text.strip())) for text in said]
@@ -201,6 +207,24 @@ def test_a_broken_model_is_told_and_a_clock_is_read(engine, tmp_path, make, said
     assert (base.mhz is not None) == bool(cpu_mhz())
     with pytest.raises(ModelFault, match=f"the model {said}"):
         measurer.measure_pair(Subject(key="broken", folder=make(tmp_path / "model")), 0)
+
+
+QUIET = """
+import sys
+from transformers import AutoTokenizer
+from evaluation.benchmarks.harness_task import HarnessTask
+task = HarnessTask("lm_eval:ifeval", sys.argv[1])
+task.longest(task.items([]), AutoTokenizer.from_pretrained(sys.argv[2]), False)
+"""
+
+
+def test_reading_and_counting_a_task_says_nothing(tmp_path):
+    """In a process of its own: what a task's code does as it is imported, it does once."""
+    rules = written(tmp_path / "rows.jsonl", ifeval(2))
+    called = [sys.executable, "-c", QUIET, rules, str(MODEL)]
+    bare = os.environ | {"NLTK_DATA": "", "HOME": str(tmp_path)}  # no data of nltk's
+    done = subprocess.run(called, env=bare, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_documents_are_the_same_each_time_they_are_read(tmp_path):
