@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,6 +208,16 @@ def test_a_broken_model_is_told_and_a_clock_is_read(engine, tmp_path, make, said
     assert (base.mhz is not None) == bool(cpu_mhz())
     with pytest.raises(ModelFault, match=f"the model {said}"):
         measurer.measure_pair(Subject(key="broken", folder=make(tmp_path / "model")), 0)
+
+
+def test_the_rows_that_the_page_shows_are_taken(tmp_path):
+    shown = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    examples = [json.loads(line) for line in shown.split("```json\n")[1].split("```")[0].splitlines()]
+    assert {one["task"].split("_")[0] for one in examples} == {"mmlu", "gpqa", "ifeval"}
+    for one in examples:
+        source = written(tmp_path / "rows.jsonl", [one["row"]])
+        [item] = HarnessTask(f"lm_eval:{one['task']}", source).items([])
+        assert next(str(text) for text in one["row"].values() if str(text).endswith(("?", "."))) in item.turns[0]
 
 
 QUIET = """
