@@ -1,13 +1,9 @@
 """Tasks of lm-eval through the warm engine: their values beside transformers', their rungs, and what is refused."""
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
@@ -208,34 +204,6 @@ def test_a_broken_model_is_told_and_a_clock_is_read(engine, tmp_path, make, said
     assert (base.mhz is not None) == bool(cpu_mhz())
     with pytest.raises(ModelFault, match=f"the model {said}"):
         measurer.measure_pair(Subject(key="broken", folder=make(tmp_path / "model")), 0)
-
-
-def test_the_rows_that_the_page_shows_are_taken(tmp_path):
-    shown = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    examples = [json.loads(line) for line in shown.split("```json\n")[1].split("```")[0].splitlines()]
-    assert {one["task"].split("_")[0] for one in examples} == {"mmlu", "gpqa", "ifeval"}
-    for one in examples:
-        source = written(tmp_path / "rows.jsonl", [one["row"]])
-        [item] = HarnessTask(f"lm_eval:{one['task']}", source).items([])
-        assert next(str(text) for text in one["row"].values() if str(text).endswith(("?", "."))) in item.turns[0]
-
-
-QUIET = """
-import sys
-from transformers import AutoTokenizer
-from evaluation.benchmarks.harness_task import HarnessTask
-task = HarnessTask("lm_eval:ifeval", sys.argv[1])
-task.longest(task.items([]), AutoTokenizer.from_pretrained(sys.argv[2]), False)
-"""
-
-
-def test_reading_and_counting_a_task_says_nothing(tmp_path):
-    """In a process of its own: what a task's code does as it is imported, it does once."""
-    rules = written(tmp_path / "rows.jsonl", ifeval(2))
-    called = [sys.executable, "-c", QUIET, rules, str(MODEL)]
-    bare = os.environ | {"NLTK_DATA": "", "HOME": str(tmp_path)}  # no data of nltk's
-    done = subprocess.run(called, env=bare, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_documents_are_the_same_each_time_they_are_read(tmp_path):
