@@ -67,8 +67,9 @@ generic: smollm2 ## search on that model, without labelled data
 	rm -rf runs/generic
 	$(BIN)/squeeze search generic --base models/SmolLM2-135M-Instruct --out runs/generic --trials 8
 
-docs: setup ## write docs/steps.md from the code
+docs: setup ## write docs/steps.md and docs/space.md from the code
 	$(BIN)/python -m search.steps_page > docs/steps.md
+	$(BIN)/python -m search.space_page > docs/space.md
 
 clean: ## runs, caches and the environment
 	rm -rf runs .venv $(CONTEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -121,7 +121,7 @@ class Engine:
         try:
             reply = self._ask("load", self.settings.load_timeout, **request)
         except OutOfMemory as fault:
-            raise OutOfMemory(f"{fault}; asked for {self._memory_of(folder)}") from fault
+            raise OutOfMemory(f"{fault}; {self._memory_of(folder)}") from fault
         self.kernels = sorted({*reply["kernels"], *KERNEL_LINE.findall(self._said_since(heard))})
         self.max_model_len = reply["max_model_len"]
         self.loaded = folder
@@ -241,11 +241,12 @@ class Engine:
         }
 
     def _memory_of(self, folder: Path) -> str:
-        """What a load asks for, in words."""
+        """What a load is known to ask for: that may be the least of it, so none of it is said to be what failed."""
         weights = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**30
+        has = f"the model has {weights:.2f} GiB of weights on disk"
         if self.settings.device == "cpu":
-            return f"{weights:.2f} GiB of weights and {self.settings.kv_cache_gib} GiB of KV cache"
-        return f"{weights:.2f} GiB of weights within {self.settings.gpu_memory_utilization:.0%} of the GPU's memory"
+            return f"{has}, its KV cache takes {self.settings.kv_cache_gib} GiB"
+        return f"{has}, and all it needs must fit in {self.settings.gpu_memory_utilization:.0%} of the GPU's memory"
 
     def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:
         process = self._process
@@ -269,7 +270,7 @@ class Engine:
                 self.close()
             told = f"{op}: {reply['error']}: {reply['message']}"
             short = not reply["refused"] and lacks_memory(told, self._said_since(heard))
-            raise OutOfMemory(f"{told} ({reply['memory']})") if short else EngineFault(told)
+            raise OutOfMemory(f"out of memory: {told} ({reply['memory']})") if short else EngineFault(told)
         return reply
 
     def _ending(self, process: subprocess.Popen[str]) -> str:

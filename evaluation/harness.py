@@ -5,12 +5,16 @@ nothing of this project. A task is built anew from the documents it is given, al
 same, whatever either environment would have shuffled or downloaded. Knows nothing of benchmarks, slices or scores.
 """
 
+import contextlib
 import functools
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import lm_eval.api.task
 import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 
@@ -75,7 +79,20 @@ def build(name: str, docs: list[Document] | None, shots: list[Document] | None =
         if shots or not shown.get("samples"):
             change["fewshot_config"] = shown | {"split": EXAMPLES} | ({"process_docs": None} if processed else {})
     random.seed(0)  # GPQA shuffles its options as it is read
-    return manager(name).load({"group": "asked", "task": [change]})["tasks"][name]
+    with _no_download() if "ifeval" in name else contextlib.nullcontext():
+        return manager(name).load({"group": "asked", "task": [change]})["tasks"][name]
+
+
+@contextlib.contextmanager
+def _no_download() -> Iterator[None]:
+    """IFEval's code tries to fetch nltk's data as it is imported, whether its rules need it or not: see `_check_rules`.
+
+    Where they do, and it is not there, the task is refused with the command that fetches it.
+    """
+    import nltk
+
+    with mock.patch.object(nltk, "download", lambda *_, **__: False):
+        yield
 
 
 def _splits(config: dict[str, Any], docs: list[Document], shots: list[Document]) -> Any:
@@ -90,11 +107,12 @@ def _splits(config: dict[str, Any], docs: list[Document], shots: list[Document])
 def put(task: Any, tokenizer: Any, thinking: bool) -> None:
     """Build the requests of `task` for a model with this `tokenizer`: through its chat template, examples included."""
     task.set_fewshot_seed(SEED)
-    task.build_all_requests(
-        apply_chat_template=templated(tokenizer),
-        chat_template=functools.partial(render, tokenizer, thinking) if templated(tokenizer) else None,
-        tokenizer_name="served",
-    )
+    with mock.patch.object(lm_eval.api.task, "tqdm", lambda docs, **_: docs):  # its bar cannot be turned off
+        task.build_all_requests(
+            apply_chat_template=templated(tokenizer),
+            chat_template=functools.partial(render, tokenizer, thinking) if templated(tokenizer) else None,
+            tokenizer_name="served",
+        )
 
 
 def templated(tokenizer: Any) -> bool:

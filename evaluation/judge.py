@@ -7,12 +7,14 @@ asked, so nothing is asked twice. Knows nothing of benchmarks.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from evaluation.answers import AnswerStore
 from evaluation.benchmarks.verdict import rating_of
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 NONSENSE = 3  # replies without a rating before the judge counts as unfit
 SAID = 200  # characters of a reply that an error repeats
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # how an environment variable may be called
+SECRET = re.compile(r"(?=.*[0-9])(?=.*[a-z]).{24,}|(?:sk|gsk|hf)_[A-Za-z0-9]{8,}|AIza.*")  # names that look like keys
 
 Prompt = tuple[str, str]  # what the system and the user say
 
@@ -42,7 +46,7 @@ class _Busy(Exception):
 class JudgeSpec(BaseModel):
     """Who judges, and how much that may cost."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     url: str = Field(description="the endpoint, up to /v1: https://api.openai.com/v1, http://127.0.0.1:8000/v1")
     model: str = Field(description="the judge's name there")
@@ -54,6 +58,24 @@ class JudgeSpec(BaseModel):
     timeout: float = Field(120.0, gt=0, description="seconds until an answer counts as lost")
     attempts: int = Field(6, ge=1, description="tries of one request on 429, 5xx, silence and cut connections")
     wait: float = Field(1.0, gt=0, description="seconds before the second try; doubled for each after, to 60 at most")
+
+    @model_validator(mode="after")
+    def _names_a_variable(self) -> JudgeSpec:
+        # of the whole, not of the field: complaints repeat what was given, and a key is told to nobody
+        if not VARIABLE.fullmatch(self.key) or SECRET.fullmatch(self.key):
+            raise ValueError(
+                "key is the name of an environment variable, such as JUDGE_API_KEY, and no key itself: export the key "
+                "under a name, and give that"
+            )
+        return self
+
+    @property
+    def missing_file(self) -> str | None:
+        """What is named and not there, or None."""
+        for field, path in (("templates", self.templates), ("references", self.references)):
+            if path is not None and not Path(path).is_file():
+                return f"evaluation.judge.{field}: no file at {path}"
+        return None
 
     @property
     def missing_key(self) -> str | None:
@@ -118,7 +140,10 @@ class Judge:
             raise JudgeFault(f"{self.spec.missing_key}: set it, or leave the benchmark out")
         with self._counting:
             if self.calls >= self.spec.calls:
-                raise JudgeFault(f"the judge's budget of {self.spec.calls} calls is spent; raise `calls` and resume")
+                raise JudgeFault(
+                    f"the judge's budget of {self.spec.calls} calls is spent: raise `calls`; what was judged by now is "
+                    "kept where there is a store, which a run has and `evaluate` has not"
+                )
             self.calls += 1
         messages = [{"role": "system", "content": prompt[0]}, {"role": "user", "content": prompt[1]}]
         try:
@@ -137,9 +162,16 @@ class Judge:
             after = reply.headers.get("Retry-After", "")
             raise _Busy(f"status {reply.status_code}", float(after) if after.isdigit() else 0.0)
         if reply.status_code != 200:
-            raise JudgeFault(f"{self.spec.url} refused with status {reply.status_code}: {reply.text[:SAID]!r}")
+            check = {404: f"; {self._check_url}", 405: f"; {self._check_url}", 401: f"; see what {self.spec.key} holds"}
+            remedy = check.get(reply.status_code, "")
+            raise JudgeFault(f"{self.spec.url} refused with status {reply.status_code}: {reply.text[:SAID]!r}{remedy}")
         try:
             answer: Any = reply.json()["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError) as fault:
-            raise _Busy(f"an answer that is no chat completion: {reply.text[:SAID]!r}") from fault
+            raise _Busy(f"an answer that is no chat completion: {reply.text[:SAID]!r}; {self._check_url}") from fault
         return str(answer or "")
+
+    @property
+    def _check_url(self) -> str:
+        asked = f"{self.spec.url.rstrip('/')}/chat/completions"
+        return f"{asked} was asked for {self.spec.model}: check `url`, which goes up to /v1, and `model`"

@@ -165,8 +165,17 @@ def _middle(fast: float, spread: float, chance: float, loss: float) -> float:
     return float(brentq(below, fast - loss, fast)) if loss > 0 else fast
 
 
+USAGE = """usage: python -m evaluation.leaderboard CSV
+
+Learns from a CSV of recorded submissions what the contest's server says of a recipe, and prints how far off that is on
+rows that were not seen. The CSV's columns, units and allowed values: docs/leaderboard.md."""
+
+
 def main() -> None:
     """Print the table for the CSV named on the command line; bad input ends in one line and exit 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(USAGE)
+        return
     from evaluation.leaderboard_table import report
 
     try:

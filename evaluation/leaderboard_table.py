@@ -127,6 +127,8 @@ def _left_out(rows: Rows, predict: Callable[[Rows, Rows], Sequence[Told]]) -> li
     told: dict[int, Told] = {}
     for numbers in units.values():
         rest = [row for number, row in enumerate(rows) if number not in numbers]
+        if not rest:
+            raise ValueError(f"all {len(rows)} scored rows are one recipe of one source: add rows of others")
         told |= dict(zip(numbers, predict(rest, [rows[number] for number in numbers]), strict=True))
     return [told[number] for number in range(len(rows))]
 

@@ -22,7 +22,7 @@ class EngineFault(Exception):
 
 
 class OutOfMemory(EngineFault):
-    """A model or a batch does not fit: the message says what was asked and what there is."""
+    """A model or a batch does not fit: the message begins with "out of memory", and says what there is."""
 
 
 class EngineSettings(BaseModel):

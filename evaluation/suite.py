@@ -79,6 +79,8 @@ class Suite:
         self.graders: dict[str, Benchmark] = {}
         self.slices: list[Slice] = []
         self.texts: list[tuple[str, ...]] = []  # held-out texts that each rung adds
+        if spec.judge is not None and (absent := spec.judge.missing_file) and not self.fixed:
+            raise BadData(absent)
         known: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in BENCHMARKS}
         for name, path in spec.benchmarks.items():
             if name.startswith(PREFIX):

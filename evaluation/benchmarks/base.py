@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+KINDS = (".jsonl", ".json", ".parquet")  # of files of rows
+
 
 class BadData(Exception):
     """A benchmark's items are missing, empty or lack columns: the message names file, column and remedy."""
@@ -93,9 +95,11 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
         else:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (ValueError, OSError) as fault:
-        raise BadData(f"{path} cannot be read as {path.suffix.lstrip('.') or 'jsonl'}: {fault}") from fault
-    if not rows:
-        raise BadData(f"{path} holds no rows")
+        if path.suffix not in KINDS and isinstance(fault, ValueError):
+            raise BadData(f"{path} cannot be read: files of rows are {', '.join(KINDS)}") from fault
+        raise BadData(f"{path} cannot be read as {path.suffix.lstrip('.') or 'a file'}: {fault}") from fault
+    if not isinstance(rows, list) or not rows:
+        raise BadData(f"{path} holds no {'rows' if rows == [] else 'list of rows'}")
     check_columns(rows, columns, str(path))
     return rows
 

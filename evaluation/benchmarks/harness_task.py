@@ -16,12 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evaluation.benchmarks.base import BadData, Decoding, Item, OutOfReach, read_rows
+from evaluation.benchmarks.base import KINDS, BadData, Decoding, Item, OutOfReach, read_rows
 from evaluation.benchmarks.hub import HUB
 
 T = TypeVar("T")
 PREFIX = "lm_eval:"
-KINDS = (".jsonl", ".json", ".parquet")
 ABSENT = {"livecodebench": "lm-eval has no task of LiveCodeBench, which would have to run what a model writes"}
 
 

@@ -41,7 +41,10 @@ def token_f1(answer: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def _joined(value: Any, separator: str) -> str:
+def _joined(row: dict[str, Any], number: int, column: str, separator: str) -> str:
+    value = row[column]
+    if not isinstance(value, str | list | tuple):
+        raise BadData(f"ko_longrag, row {number}: column {column} must be a text or a list of texts, not {value!r:.40}")
     return value if isinstance(value, str) else separator.join(str(part) for part in value)
 
 
@@ -61,8 +64,8 @@ class KoLongRag:
             if missing:
                 raise BadData(f"{self.name}, row {number}: column prompt lacks {', '.join(missing)}")
             texts = {
-                "{titles}": _joined(row["titles"], ", "),
-                "{context}": _joined(row["context"], "\n\n"),
+                "{titles}": _joined(row, number, "titles", ", "),
+                "{context}": _joined(row, number, "context", "\n\n"),
                 "{question}": str(row["question"]),
             }
             # Each field once, so that a text which happens to hold "{question}" is left as it is.

@@ -123,7 +123,12 @@ def is_korean(text: str) -> bool:
 
 def read_templates(path: Path) -> dict[str, dict[str, str]]:
     """The four templates by name, from KoMT-Bench's judge_prompts_ko.jsonl. Raises `BadData`."""
-    rows = read_rows(path, ("name", "system_prompt", "prompt_template"))
+    columns = ("name", "system_prompt", "prompt_template")
+    rows = read_rows(path, columns)
+    for number, row in enumerate(rows):
+        for column in columns:
+            if not isinstance(row[column], str):
+                raise BadData(f"{path}, row {number}: column {column} must be a text, not {row[column]!r:.40}")
     found = {row["name"]: row for row in rows}
     missing = [name for name in TEMPLATES if name not in found]
     if missing:
@@ -135,11 +140,12 @@ def read_references(path: Path) -> dict[str, tuple[str, str]]:
     """Reference answers by question, from KoMT-Bench's reference_gpt-4.jsonl. Raises `BadData`."""
     found = {}
     for number, row in enumerate(read_rows(path, ("question_id", "choices"))):
-        turns = _two(row["choices"][0].get("turns")) if row["choices"] else None
+        choices = row["choices"]
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise BadData(f"{path}, row {number}: column choices must be a list that begins with a mapping of turns")
+        turns = _two(choices[0].get("turns"))
         if turns is not None:
             found[str(row["question_id"])] = turns
-        elif not row["choices"]:
-            raise BadData(f"{path}, row {number}: choices is empty")
     return found
 
 

@@ -26,8 +26,11 @@ def item_of(name: str, number: int, row: dict[str, Any], category: str) -> Item:
         raise BadData(f"{name}, row {number}: column options must be a list of two options or more")
     options = [str(option) for option in options]
     solution = str(row["solution"]).strip()
-    if not solution.isdigit() or not 1 <= int(solution) <= len(options):
-        raise BadData(f"{name}, row {number}: solution {solution!r} is none of the options 1 to {len(options)}")
+    if not solution.isdecimal() or not 1 <= int(solution) <= len(options):  # "①" is a digit, and no number to Python
+        raise BadData(
+            f"{name}, row {number}: column solution holds {solution!r}, and must be the right option's number, "
+            f"1 to {len(options)}"
+        )
     return Item(
         id=f"{name}-{number}",
         turns=(prompt(str(row["question"]), options),),

@@ -38,7 +38,14 @@ def is_rule(value: Any) -> bool:
     """Whether `value` is a rule that `passes` can apply."""
     if not isinstance(value, dict) or set(value) != {"rule", "value"} or value["rule"] not in RULES:
         return False
-    return value["rule"] != "count" or (isinstance(value["value"], dict) and set(value["value"]) == {"text", "times"})
+    given = value["value"]
+    if value["rule"] == "count":
+        return isinstance(given, dict) and set(given) == {"text", "times"} and _is_count(given["times"])
+    return value["rule"] != "words" or _is_count(given)
+
+
+def _is_count(value: Any) -> bool:
+    return str(value).isdecimal()
 
 
 def passes(rule: dict[str, Any], answer: str) -> float:

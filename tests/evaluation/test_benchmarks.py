@@ -89,6 +89,13 @@ def test_unusable_multiple_choice_rows_are_named(change: dict[str, object]) -> N
         benchmark("kmmlu_pro").items([CHOICE, CHOICE | change])
 
 
+@pytest.mark.parametrize("name", ["kmmlu_pro", "kmmlu_redux", "kmmlu_pro_likelihood"])
+@pytest.mark.parametrize("solution", ["①", "3번", "", None, 2.5, "0"])
+def test_a_solution_that_is_no_number_is_told_with_what_is_allowed(name: str, solution: object) -> None:
+    with pytest.raises(BadData, match=rf"{name}, row 1: column solution holds '{solution}', and must be .*, 1 to 5"):
+        benchmark(name).items([CHOICE, CHOICE | {"solution": solution}])
+
+
 def test_words_are_normalised() -> None:
     decomposed = "\u1100\u1161"  # 가 as two letters
     assert words(f"{decomposed}, Seoul! '붉은　구리' １２％") == ["가", "seoul", "붉은", "구리", "12"]
@@ -131,6 +138,18 @@ def test_lookup_item_and_refusals() -> None:
 def test_lookup_row_without_fields_in_its_prompt_is_named() -> None:
     with pytest.raises(BadData, match=r"row 0: column prompt lacks \{context\}"):
         benchmark("ko_longrag").items([LOOKUP | {"prompt": "{question}"}])
+
+
+@pytest.mark.parametrize("change", [{"titles": None}, {"context": 5}])
+def test_lookup_row_whose_document_is_no_text_is_named(change: dict[str, object]) -> None:
+    with pytest.raises(BadData, match=rf"row 1: column {next(iter(change))} must be a text or a list of texts"):
+        benchmark("ko_longrag").items([LOOKUP, LOOKUP | {"id": 2} | change])
+
+
+@pytest.mark.parametrize("value", ["①", "many", None, -1, 1.5])
+def test_a_count_that_is_none_makes_no_rule(value: object) -> None:
+    assert not is_rule({"rule": "words", "value": value})
+    assert not is_rule({"rule": "count", "value": {"text": "갑", "times": value}})
 
 
 @pytest.mark.parametrize(
@@ -190,5 +209,13 @@ def test_rows_of_files(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="row 1: no column question"):
         read_rows(path, ("question",))
     path.write_text("{", encoding="utf-8")
-    with pytest.raises(BadData, match="cannot be read"):
+    with pytest.raises(BadData, match="cannot be read as jsonl"):
         read_rows(path, ("question",))
+    for suffix, text, told in (
+        ("csv", "question,answer\n", r"cannot be read: files of rows are \.jsonl, \.json, \.parquet$"),
+        ("json", "5", "holds no list of rows"),
+        ("json", "[]", "holds no rows"),
+    ):
+        (tmp_path / f"rows.{suffix}").write_text(text)
+        with pytest.raises(BadData, match=told):
+            read_rows(tmp_path / f"rows.{suffix}", ("question",))

@@ -1,5 +1,6 @@
 """An engine that is killed, hangs or gets no memory: told by name, gone with all it started, the next model served."""
 
+import json
 import os
 import resource
 import signal
@@ -41,8 +42,10 @@ def test_out_of_memory_then_killed_in_mid_batch_then_served_again(engine, tmp_pa
     assert resident(of_session(pid)) > 2**28
     hard = resource.prlimit(pid, resource.RLIMIT_AS)[1]
     resource.prlimit(pid, resource.RLIMIT_AS, (address_space(pid) + 2**29, hard))  # half of what its KV cache needs
-    asked = r"addresses .*; asked for 0\.01 GiB of weights and 1 GiB of KV cache"
-    with pytest.raises(OutOfMemory, match=rf"load: .*emory.* GiB free on the machine, .* GiB of {asked}"):
+    asked = r"addresses .*; the model has 0\.01 GiB of weights on disk, its KV cache takes 1 GiB$"
+    with pytest.raises(
+        OutOfMemory, match=rf"^out of memory: load: .*emory.* GiB free on the machine, .* GiB of {asked}"
+    ):
         engine.load(model)
     assert (of_session(pid), engine.loaded, Path(f"/proc/{pid}").exists()) == (set(), None, False)
 
@@ -61,16 +64,17 @@ def test_out_of_memory_then_killed_in_mid_batch_then_served_again(engine, tmp_pa
 
 @pytest.fixture
 def pretender(tmp_path):
-    """An engine whose worker is a script: says hello, loads, and does at a batch what `at` says."""
+    """An engine whose worker is a script: says hello, loads, and does at a batch, or another `op`, what `at` says."""
 
-    def make(at, **settings):
+    def make(at, op="generate", **settings):
         script = tmp_path / "python"
+        hello = {"versions": {}, "device": settings.get("device", "cpu"), "kernels": [], "max_model_len": 9}
         script.write_text(
             f"#!{sys.executable}\nimport json, os, subprocess, sys, time\n"
             "for line in sys.stdin:\n"
             "    op = json.loads(line)['op']\n"
-            f"    if op == 'generate':\n        {at}\n"
-            "    print(json.dumps({'versions': {}, 'device': 'cpu', 'kernels': [], 'max_model_len': 9}), flush=True)\n"
+            f"    if op == {op!r}:\n        {at}\n"
+            f"    print({json.dumps(json.dumps(hello))}, flush=True)\n"
         )
         script.chmod(0o755)
         return Engine(EngineSettings(python=str(script), **settings), tmp_path / "log")
@@ -97,6 +101,31 @@ def test_an_exit_in_mid_batch_is_told_with_its_code(pretender):
     engine.load(MODEL)
     with pytest.raises(EngineFault, match="generate: the engine's process ended with exit code 3"):
         engine.generate([CHAT], [Decoding(max_tokens=2)])
+
+
+@pytest.mark.parametrize(
+    ("device", "message", "known"),
+    [
+        (
+            "cpu",
+            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+            "1099511627776 bytes. Error code 12 (Cannot allocate memory)",
+            "the model has 0.01 GiB of weights on disk, its KV cache takes 1 GiB",
+        ),
+        (
+            "cuda",
+            "No available memory for the cache blocks",
+            "the model has 0.01 GiB of weights on disk, and all it needs must fit in 85% of the GPU's memory",
+        ),
+    ],
+)
+def test_a_load_without_memory_says_so_in_words(pretender, device, message, known):
+    """As torch and vLLM name it; the weights are the least of what was asked for, so nobody is said to ask for them."""
+    reply = {"error": "RuntimeError", "message": message, "refused": False, "memory": "3.1 of 22.0 GiB free"}
+    engine = pretender(f"print(json.dumps({reply!r}), flush=True); continue", op="load", device=device)
+    with pytest.raises(OutOfMemory) as told:
+        engine.load(MODEL)
+    assert str(told.value) == f"out of memory: load: RuntimeError: {message} (3.1 of 22.0 GiB free); {known}"
 
 
 def test_an_engine_does_not_start_before_its_memory_is_free(pretender, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from importlib.metadata import version
 
 import pytest
@@ -181,7 +182,9 @@ def test_rules_are_graded_as_the_answers_obey_them(engine, tmp_path):
     assert not task.weighs
     assert task.decoding(items[0]) == Decoding(max_tokens=1280)
     serve_tiny(engine)
+    heard = engine.log.stat().st_size
     found = engine.harness(task.parts(items))
+    assert not re.search(r"it/s|nltk_data", engine._said_since(heard))
     chats = [[{"role": "user", "content": row["prompt"]}] for row in rows]
     said = [one.text for one in engine.generate(chats, [Decoding(max_tokens=1280)] * 6).answers]
     commas = [float("," not in text and bool(text.strip())) for text in said]

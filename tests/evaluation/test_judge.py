@@ -7,6 +7,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from pydantic import ValidationError
 
 from evaluation.answers import AnswerStore
 from evaluation.judge import Judge, JudgeFault, JudgeSpec
@@ -128,9 +129,19 @@ def test_what_passes_is_waited_for(court, judge, faults):
         ([503] * 9, r"gave no answer in 3 tries: status 503", 3),
         (["hangs"] * 9, r"gave no answer in 3 tries: ReadTimeout", 3),
         (["cuts off"] * 9, r"gave no answer in 3 tries: RemoteProtocolError", 3),
-        (["no json"] * 9, r"gave no answer in 3 tries: an answer that is no chat completion: '<html>", 3),
+        (
+            ["no json"] * 9,
+            r"gave no answer in 3 tries: an answer that is no chat completion: '<html>.*; .* check `url`, which",
+            3,
+        ),
         (["no rating"] * 9, r"gave no rating from \[\[1\]\] to \[\[10\]\], 3 times: 'I would rather", 3),
-        ([401], r"refused with status 401: 'busy'", 1),
+        ([400], r"refused with status 400: 'busy'$", 1),
+        ([401], rf"refused with status 401: 'busy'; see what {KEY} holds$", 1),
+        (
+            [404],
+            r"refused with status 404: 'busy'; .*v1/chat/completions was asked for j: check `url`, which goes up to",
+            1,
+        ),
     ],
 )
 def test_what_does_not_pass_is_told(court, judge, faults, said, tries):
@@ -142,8 +153,9 @@ def test_what_does_not_pass_is_told(court, judge, faults, said, tries):
 
 
 def test_what_was_judged_before_a_fault_is_kept(court, judge):
-    with pytest.raises(JudgeFault, match="budget of 3 calls is spent"):
+    with pytest.raises(JudgeFault, match=r"budget of 3 calls is spent: raise `calls`; .* kept where") as told:
         judge(calls=3, parallel=1).rate(prompts(1, 2, 3, 4, 5))
+    assert "resume" not in str(told.value)
     assert judge(calls=2).rate(prompts(1, 2, 3, 4, 5)) == [1, 2, 3, 4, 5]
     assert Counter(body["messages"][1]["content"] for _, body in court.asked).most_common(1)[0][1] == 1
 
@@ -163,6 +175,24 @@ def test_a_key_is_the_environments_alone(judge, monkeypatch):
     assert asking.spec.missing_key == f"the judge's key {KEY} is not in the environment"
     with pytest.raises(JudgeFault, match="not in the environment"):
         asking.rate(prompts(6))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [SECRET, "sk-proj-A1", "AIzaSyD3xamp1e", "hf_abcdefghij", "gsk_a1b2c3d4e5", "0f3a9c" * 6, "", "MY KEY", "$KEY"],
+)
+def test_a_key_itself_is_refused_and_not_repeated(key):
+    from search.errors import first_error
+
+    with pytest.raises(ValidationError, match="is the name of an environment variable") as told:
+        JudgeSpec.model_validate({"url": "http://127.0.0.1/v1", "model": "j", "key": key, "templates": "-"})
+    said = str(told.value) + first_error(told.value)
+    assert not key or key == "MY KEY" or key not in said.replace("JUDGE_API_KEY", "")
+
+
+@pytest.mark.parametrize("name", ["JUDGE_API_KEY", "OPENAI_API_KEY", "gemini_key_2", "_K", "SK_LIVE"])
+def test_a_variables_name_is_taken(judge, name):
+    assert judge(key=name).spec.key == name
 
 
 def test_the_server_says_when(court, judge):

@@ -102,6 +102,17 @@ def test_templates_that_are_not_there_are_named(templates, tmp_path):
         KoMtJudged(None, templates, None)
 
 
+def test_templates_and_references_of_another_form_are_named(templates, tmp_path):
+    for choices in (5, [], ["turns"]):
+        file = tmp_path / "references.jsonl"
+        file.write_text(json.dumps({"question_id": 7, "choices": choices}))
+        with pytest.raises(BadData, match=r"references\.jsonl, row 0: column choices must be a list that begins"):
+            KoMtJudged(None, templates, file)
+    templates.write_text(json.dumps({"name": "single-v1", "system_prompt": None, "prompt_template": ""}))
+    with pytest.raises(BadData, match=r"judge_prompts\.jsonl, row 0: column system_prompt must be a text, not None"):
+        KoMtJudged(None, templates, None)
+
+
 @pytest.fixture
 def spec(templates, tmp_path):
     rows, other = tmp_path / "komt.jsonl", tmp_path / "prompts.jsonl"
@@ -109,6 +120,15 @@ def spec(templates, tmp_path):
     other.write_text('{"prompt": "Say hello."}\n')
     judge = {"url": "http://127.0.0.1:9/v1", "model": "j", "key": "A_JUDGES_KEY", "templates": str(templates)}
     return {"benchmarks": {"komt_bench": str(rows)}, "prompts": str(other), "judge": judge}
+
+
+@pytest.mark.parametrize("field", ["templates", "references"])
+def test_a_file_that_is_not_there_is_told_though_nothing_is_judged(spec, field, tmp_path, monkeypatch):
+    monkeypatch.delenv("A_JUDGES_KEY", raising=False)
+    parsed = SuiteSpec.model_validate(spec | {"benchmarks": {}, "judge": spec["judge"] | {field: str(tmp_path / "no")}})
+    with pytest.raises(BadData, match=rf"evaluation\.judge\.{field}: no file at .*no$"):
+        Suite(parsed, (1.0,))
+    assert set(Suite(parsed, (1.0,), left_out={}).graders) == {"likeness"}  # a run that began without them goes on
 
 
 def test_without_a_key_it_is_left_out_and_said(spec, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import compressors.schemes
 from evaluation.leaderboard import FEATURES, SLOW_FROM, Calibration, main, mood
 from evaluation.leaderboard_table import (
     errors,
@@ -16,7 +17,7 @@ from evaluation.leaderboard_table import (
     scheme_medians_left_out,
     unit,
 )
-from evaluation.submissions import COLUMNS, Submission, read_submissions
+from evaluation.submissions import COLUMNS, NEEDED, SCHEMES, Submission, read_submissions
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "contest-submissions.csv"
 LOSS, TRAINED, KEPT = 0.12, -0.15, 0.02
@@ -170,25 +171,62 @@ def test_a_recipe_is_read_from_what_is_stated_and_no_further(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "columns", "complaint"),
     [
-        (12, [one for one in COLUMNS if one != "server_score"], "has no column server_score: add it"),
+        (
+            12,
+            [one for one in COLUMNS if one != "server_score"],
+            "no column server_score: scheme, algorithm, server_sco",
+        ),
         (9, COLUMNS, "has 9 rows with a server_score; at least 10"),
-        ("abc", COLUMNS, "column server_score, row 14 holds 'abc', no number: correct it"),
-        ("nan", COLUMNS, "column server_score, row 14 holds 'nan', no number: correct it"),
+        (12, COLUMNS, None),  # each row alone is right, and nothing is left to predict them from
+        ("abc", COLUMNS, "line 3, column server_score holds 'abc', no number: correct"),
+        ("nan", COLUMNS, "line 3, column server_score holds 'nan', no number"),
+        ("63.2", COLUMNS, "line 3, column server_score holds '63.2', which is not 0 to 1"),
     ],
 )
 def test_bad_files_are_refused_with_the_remedy(tmp_path, monkeypatch, capsys, rows, columns, complaint):
     path = tmp_path / "submissions.csv"
-    made = [scored() for _ in range(rows if isinstance(rows, int) else 12)]
-    made += [scored(server_score=rows)] if isinstance(rows, str) else []
+    made = [scored() for _ in range(rows)] if isinstance(rows, int) else [scored(), scored(server_score=rows)]
     write(path, [{column: row.get(column, "") for column in columns} for row in made], columns)
-    with pytest.raises(ValueError, match=complaint) as raised:
-        read_submissions(path)
-    assert str(path) in str(raised.value)
+    if complaint is not None:
+        with pytest.raises(ValueError, match=complaint) as raised:
+            read_submissions(path)
+        assert str(path) in str(raised.value)
     monkeypatch.setattr(sys, "argv", ["leaderboard", str(path)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("scheme", ["INT8", "w8a8", "NVFP4"])
+def test_a_scheme_nobody_knows_is_named_with_those_that_are(tmp_path, scheme):
+    path = write(tmp_path / "a.csv", [scored(), scored(server_score="", scheme=scheme, layers="28.5")])
+    told = (
+        rf"line 3, column scheme holds '{scheme}', which is none of W8A8, .* other; line 3, column layers holds '28.5'"
+    )
+    with pytest.raises(ValueError, match=told):
+        read_submissions(path)
+
+
+def test_every_scheme_that_can_be_made_may_be_recorded():
+    assert set(compressors.schemes.SCHEMES) <= set(SCHEMES)
+
+
+def test_many_faults_are_counted(tmp_path):
+    with pytest.raises(ValueError, match=r"line 6, .*'x', no number; and 7 more: correct"):
+        read_submissions(write(tmp_path / "a.csv", [scored(local_score="x") for _ in range(12)]))
+
+
+def test_three_columns_are_enough(tmp_path):
+    rows = [{column: scored()[column] for column in NEEDED} for _ in range(12)]
+    assert len(read_submissions(write(tmp_path / "a.csv", rows, NEEDED))) == 12
+
+
+@pytest.mark.parametrize("asked", ["-h", "--help"])
+def test_help_is_usage(monkeypatch, capsys, asked):
+    monkeypatch.setattr(sys, "argv", ["leaderboard", asked])
+    main()
+    assert capsys.readouterr().out.startswith("usage: python -m evaluation.leaderboard CSV")
 
 
 def test_a_missing_or_unreadable_file_is_refused(tmp_path, monkeypatch, capsys):

@@ -6,7 +6,6 @@ import shutil
 import statistics
 
 import pytest
-from search.schedulers.asha import Asha
 
 from compressors.build import build
 from compressors.data import read_conversations
@@ -17,6 +16,7 @@ from search.estimate import cost_of, expected_trials
 from search.forms import count_of
 from search.plan import plan, reasons
 from search.recipe import Recipe
+from search.schedulers.asha import Asha
 from search.space_file import load_space
 from search.start import new_job
 from tests.search.test_target import CONFIG
