@@ -270,7 +270,7 @@ class Asker:
         weighed = [item for item in part.items if not task.generates(item)]
         grades: dict[str, float] = {}
         if weighed:
-            alone = part.model_copy(update={"items": tuple(weighed)})
+            alone = Slice(benchmark=part.benchmark, rung=part.rung, items=tuple(weighed))
             identity = self.identity(subject) | self._harness(subject) | {"weighed": alone.fingerprint}
             record = self.store.get(identity)
             if record is None:

@@ -76,8 +76,9 @@ def collecting_once() -> Iterator[None]:
         yield
     finally:
         gc.collect = collect
+        gc.unfreeze()  # what was set aside by the last time, or by vLLM after its load
         gc.collect()
-        gc.freeze()  # vLLM takes this back itself when it lets the next model go
+        gc.freeze()
 
 
 class Worker:

@@ -36,16 +36,16 @@ class Budget:
         self.trials = trials
         self.device_hours = device_hours
         self.patience = patience
-        self.begun = 0
         self.seconds = 0.0
         self.best = 0.0
         self.since = 0  # trials ended since the best was found
-        for record in history:
-            self.begun += 1
-            for line in record.rungs.values():
-                self.spend(line)
-            if record.end is not None:
-                self.end(Outcome.of(record.status, record.last))
+        records = list(history)
+        self.begun = len(records)
+        for line in (line for record in records for line in record.rungs.values()):
+            self.spend(line)
+        for record in sorted((one for one in records if one.end is not None), key=lambda one: one.ended):
+            first = record.rungs[max(record.rungs)] if record.rungs else None
+            self.end(Outcome.of(record.status, first))
 
     def spend(self, line: dict[str, Any]) -> None:
         """A finished rung's ledger line."""

@@ -44,7 +44,7 @@ class Cost(BaseModel):
 
 
 def expected_trials(trials: int, eta: float, rungs: int) -> list[float]:
-    """How many of `trials` come to each rung, by `search.scheduler.Asha`, where scores come in no order.
+    """How many of `trials` come to each rung, by `search.schedulers.stopping`, where scores come in no order.
 
     The n-th of equals to be judged is among the best ceil(n / eta) of n with that chance. What goes on to a later rung
     comes there in no order either.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from search.costs import costs_of
+from search.errors import BadInput
 from search.insight import bests, front, mattered, next_recipes
 from search.job import Job
 from search.ledger import TrialRecord
@@ -78,5 +79,10 @@ def _next(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
 
     if not (job.base / "config.json").exists():
         return
-    for recipe in next_recipes(job.space, trials, job.seed, feasible_for(job)):
+    try:
+        found = next_recipes(job.space, trials, job.seed, feasible_for(job))
+    except BadInput as fault:  # the run's engine is elsewhere, or its space holds its recipes no more
+        yield f"what to try next cannot be told here: {fault}"
+        return
+    for recipe in found:
         yield f"{job.space.searcher} would try next: {recipe}"

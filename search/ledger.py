@@ -67,6 +67,7 @@ class TrialRecord:
         self.rungs: dict[int, dict[str, Any]] = {}
         self.again: dict[str, Any] | None = None
         self.end: dict[str, Any] | None = None
+        self.ended = -1  # place of that event in the ledger
 
     @property
     def recipe(self) -> list[dict[str, Any]]:
@@ -97,14 +98,14 @@ class TrialRecord:
 def trials_of(events: Iterable[dict[str, Any]]) -> dict[str, TrialRecord]:
     """Events gathered by trial, in the order in which trials first appear."""
     trials: dict[str, TrialRecord] = {}
-    for event in events:
+    for place, event in enumerate(events):
         trial = trials.setdefault(event["trial"], TrialRecord(event["trial"]))
         if event["event"] == "rung":
             trial.rungs[event["rung"]] = event
         elif event["event"] == "again":
             trial.again = event
         elif event["event"] == "end":
-            trial.end = event
+            trial.end, trial.ended = event, place
     return trials
 
 

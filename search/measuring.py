@@ -12,6 +12,7 @@ from typing import Any
 from cluster.engines import EngineName
 from cluster.resources import find_device
 from compressors.artifact import base_artifact
+from evaluation.benchmarks.base import BadData
 from evaluation.benchmarks.komt_bench import KoMtBench
 from evaluation.health import Health
 from evaluation.judge import JudgeFault
@@ -38,7 +39,7 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
     base = find_base(baseline) if baseline is not None else folder
     check_questions(spec, base)
     if folder != base:
-        check_template(folder, turns=1)
+        check_template(folder, turns=1, thinking=spec.thinking)
     with tempfile.TemporaryDirectory(prefix="squeeze-evaluate-") as scratch:
         job = Job(
             base=base, base_key=base_artifact(base).key, run=Path(scratch), store=_store(spec, Path(scratch)),
@@ -50,7 +51,10 @@ def evaluate(model: str, baseline: str | None, space: str, engine: EngineName | 
             print(f"squeeze: {fault}", file=sys.stderr)
             left_out = {KoMtBench.name: f"its judge gave no verdict: {fault}"}
             job = job.model_copy(update={"left_out": left_out})
-            measured, score = _measured(job, folder, baseline is not None)
+            try:
+                measured, score = _measured(job, folder, baseline is not None)
+            except BadData:  # nothing else generates
+                raise RunFailed(str(fault)) from fault
     told = _as_data(folder, measured)
     lines = list(_lines(measured))
     if score is not None:

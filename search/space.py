@@ -147,6 +147,12 @@ class Space(BaseModel):
             raise ValueError("a space has steps to choose from, or lanes to try one after another: give one of the two")
         if self.lanes and self.seeds:
             raise Misfit("seeds: lanes are tried in their order, there is nothing to seed", "seeds")
+        if self.patience is not None and self.scheduler == "promoting":
+            raise Misfit(
+                "patience: with scheduler promoting most trials wait to the end, and nobody can say before that they "
+                "brought no gain; give trials or device_hours, or scheduler stopping",
+                "patience",
+            )
         return self
 
     @field_validator("rungs")

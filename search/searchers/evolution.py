@@ -30,17 +30,21 @@ class Evolution(Proposer):
         self.ends: dict[str, tuple[Recipe, tuple[int, float]]] = {}
 
     def learn(self, recipe: Recipe, outcome: Outcome) -> None:
+        self.ends.pop(recipe.hash, None)  # seen at a rung, then broken at the next: no parent
         if outcome.score is not None and outcome.status in {"finished", "stopped"}:
             self.ends[recipe.hash] = (recipe, (outcome.rung, outcome.score))
 
     def see(self, recipe: Recipe, outcome: Outcome) -> None:
         self.learn(recipe, outcome)
 
-    def draw(self) -> Recipe | None:
+    def draw(self) -> Recipe:
         if len(self.ends) < STARTUP:
             return self.space.sample(self.chance)
         best = sorted(self.ends.values(), key=lambda one: one[1], reverse=True)[:PARENTS]
         return self.child_of(self.random.choice(best)[0])
+
+    def wander(self) -> Recipe:
+        return self.draw()
 
     def child_of(self, parent: Recipe) -> Recipe:
         """`parent` with one level changed, or a few."""

@@ -25,7 +25,11 @@ class Mixed(Proposer):
         recipe = member.draw()
         if recipe is not None and not self.is_new(recipe):
             member.refuse(recipe)
+            self.turn += 1
         return recipe
+
+    def wander(self) -> Recipe:
+        return self.members[0].wander()
 
     def begin(self, recipe: Recipe) -> None:
         self.turn += 1

@@ -74,14 +74,18 @@ class Proposer(ABC):
                 return self.note(recipe)
             self.refuse(recipe)
         # It is sure of what it has seen: spend the trial elsewhere.
-        for _ in range(CHANCE_DRAWS if self.wanders else 0):
-            recipe = self.space.sample(self.chance)
+        for number in range(CHANCE_DRAWS if self.wanders else 0):
+            recipe = self.wander() if number < DRAWS else self.space.sample(self.chance)
             if self.is_new(recipe):
                 return self.note(recipe)
         # What only a rare chain of choices gives, chance may miss.
         left = (recipe for recipe in itertools.islice(recipes_of(self.space), LISTED) if self.is_new(recipe))
         recipe = next(left, None) if self.wanders else None
         return self.note(recipe) if recipe is not None else None
+
+    def wander(self) -> Recipe:
+        """A draw where its own repeat."""
+        return self.space.sample(self.chance)
 
     def note(self, recipe: Recipe) -> Recipe:
         """`recipe` is being tried, and will not be proposed again."""

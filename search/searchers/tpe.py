@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.outcome import Outcome
 from search.recipe import Recipe
+from search.searchers.evolution import Evolution
 from search.searchers.proposer import Proposer, always
 from search.space import Space
 
@@ -33,7 +34,7 @@ class Known(NamedTuple):
 class Tpe(Proposer):
     """Multivariate, since what quantization costs depends on what was pruned; recipes nobody can build constrain it.
 
-    The study is made anew for each draw from what is known by then, so a score of a lower rung counts from the moment
+    The study is made anew from what is known as soon as that changes, so a score of a lower rung counts from the moment
     it is there, as one that ranks below those that went further, and gives way to the next.
     """
 
@@ -46,12 +47,15 @@ class Tpe(Proposer):
                 multivariate=True, group=True, n_startup_trials=STARTUP, seed=seed, constant_liar=True
             )
         self.known: dict[str, Known] = {}
+        self.near = Evolution(space, seed, feasible)  # where the model repeats itself: next to the best
+        self._study: optuna.Study | None = None  # of what is known; its own draws since then count as under way
 
     def study(self) -> optuna.Study:
         """What is known, as Optuna's."""
-        study = optuna.create_study(direction="maximize", sampler=self.sampler)
-        study.add_trials([one for one in map(_as_trial, self.known.values()) if one is not None])
-        return study
+        if self._study is None:
+            self._study = optuna.create_study(direction="maximize", sampler=self.sampler)
+            self._study.add_trials([one for one in map(_as_trial, self.known.values()) if one is not None])
+        return self._study
 
     def draw(self) -> Recipe | None:
         return self.space.sample(self.study().ask())
@@ -60,16 +64,22 @@ class Tpe(Proposer):
         if not self.feasible(recipe):
             self._keep(recipe, Outcome(status="infeasible"))
 
+    def wander(self) -> Recipe:
+        return self.near.draw()
+
     def begin(self, recipe: Recipe) -> None:
         self._keep(recipe, None)
 
     def learn(self, recipe: Recipe, outcome: Outcome) -> None:
         self._keep(recipe, outcome)
+        self.near.learn(recipe, outcome)
 
     def see(self, recipe: Recipe, outcome: Outcome) -> None:
         self._keep(recipe, outcome)
+        self.near.see(recipe, outcome)
 
     def _keep(self, recipe: Recipe, outcome: Outcome | None) -> None:
+        self._study = None
         params = Recorded(self.space.params_of(recipe))
         self.space.sample(params)
         self.known[recipe.hash] = Known(params.asked, params.distributions, outcome)

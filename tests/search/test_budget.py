@@ -55,3 +55,12 @@ def test_an_earlier_sitting_counts():
     assert Budget(9, device_hours=1.5, history=records).over() == "1.50 of 1.5 device hours are spent"
     assert Budget(9, device_hours=1.6, history=records).over() == ""
     assert Budget(9, history=records).best == 0.5
+
+
+def test_patience_goes_on_where_the_last_sitting_left_it():
+    lines = [rung_line("t000", 0, 0.5)]
+    for name in ("t001", "t002"):
+        lines += [rung_line(name, 0, 0.4), end_line(name, "stopped")]
+    lines += [rung_line("t000", 2, 0.6), end_line("t000", "finished"), rung_line("t003", 0, 0.4)]
+    lines += [end_line("t003", "stopped")]
+    assert Budget(9, patience=Patience(trials=3), history=trials_of(lines).values()).since == 1

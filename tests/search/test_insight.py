@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from evaluation.reference import MODEL
 from search.costs import costs_of
 from search.findings import findings
 from search.insight import bests, front, mattered, next_recipes
@@ -97,3 +98,11 @@ def test_findings_are_told_once_there_is_a_full_measurement(tmp_path, space):
         "it took",
     ):
         assert part in text
+
+
+def test_a_report_is_written_where_the_engine_is_not(tmp_path, space, monkeypatch):
+    monkeypatch.setenv("SQUEEZE_CONTEST_PYTHON", str(tmp_path / "nowhere"))
+    (tmp_path / "config.json").write_text((MODEL / "config.json").read_text())
+    told = space.model_copy(update={"engine": "contest"})
+    job = Job(base=tmp_path, base_key="0", run=tmp_path, store=tmp_path, space=told, device="cpu", trials=6)
+    assert "what to try next cannot be told here: " in findings(job, records(recipes=11))[-1]

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from evaluation.benchmarks.base import BadData
 from evaluation.judge import JudgeFault
 from search import measuring
-from search.errors import BadInput
+from search.errors import BadInput, RunFailed
 from search.job import Job
 from search.space_file import load_space
 from search.verify import verify
@@ -53,6 +54,17 @@ def test_a_judge_that_fails_costs_its_benchmark_and_no_other(asked, monkeypatch,
     assert second.left_out == {"komt_bench": "its judge gave no verdict: status 401"}
     assert second.run == first.run  # the answers are there
     assert "squeeze: status 401" in capsys.readouterr().err
+
+
+def test_where_nothing_else_generates_the_judges_fault_is_the_end(asked, monkeypatch):
+    def measured(job, folder, scored):
+        if job.left_out is None:
+            raise JudgeFault("status 401")
+        raise BadData("nothing to time")
+
+    monkeypatch.setattr(measuring, "_measured", measured)
+    with pytest.raises(RunFailed, match=r"^status 401$"):
+        measuring.evaluate("tiny", None, asked)
 
 
 def test_verdicts_are_kept_from_one_evaluation_to_the_next(tmp_path, asked, monkeypatch):

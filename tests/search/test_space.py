@@ -184,3 +184,12 @@ def test_lanes_that_cannot_be_are_named(tmp_path, old, new, said):
 @pytest.mark.parametrize("model", [Space, StepSpace, Range, Rung, SuiteSpec, JudgeSpec])
 def test_every_field_has_a_description(model):
     assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+def test_patience_needs_a_scheduler_that_ends_trials_on_the_way(space_text, tmp_path):
+    path = tmp_path / "patient.yaml"
+    path.write_text(space_text + "patience: {trials: 3}\n")
+    assert load_space(str(path)).patience.trials == 3
+    path.write_text(space_text + "patience: {trials: 3}\nscheduler: promoting\n")
+    with pytest.raises(BadInput, match=r"line \d+: patience: with scheduler promoting"):
+        load_space(str(path))

@@ -11,6 +11,7 @@ from search.searchers.evolution import Evolution
 from search.searchers.nsga2 import INFEASIBLE, Nsga2
 from search.searchers.proposer import Chance
 from search.searchers.tpe import Tpe
+from search.space_file import load_space
 from tests.search.searchers.test_conformance import finished, value
 
 
@@ -87,11 +88,53 @@ def test_a_child_differs_by_one_level_of_one_step(space):
 
 def test_the_front_of_three_aims_is_kept(space):
     proposer = Nsga2(space.model_copy(update={"seeds": ()}), seed=1)
-    for _ in range(20):
+    told = [(0.9, 0.1, 100.0), (0.8, 0.2, 100.0), (0.8, 0.1, 90.0), (0.8, 0.1, 100.0), (0.7, 0.3, 200.0)]
+    for quality, speed, size in told:
         recipe = proposer.propose()
-        proposer.tell(recipe, finished(recipe))
-    best = max(proposer.study.best_trials, key=lambda trial: trial.values[0])
-    assert best.values[0] == max(trial.values[0] for trial in proposer.study.trials if trial.values)
+        figures = {"perf_norm": quality, "speed_norm": speed, "size_bytes": size}
+        proposer.tell(recipe, Outcome(status="finished", rung=2, score=(quality + speed) / 2, **figures))
+    best = {tuple(trial.values) for trial in proposer.study.best_trials}
+    assert best == {told[0], told[1], told[2], told[4]}
+
+
+@pytest.mark.parametrize("name", ["tpe", "evolution", "mixed"])
+def test_most_proposals_are_its_own_and_not_chance(name):
+    """In a space of thousands, long after a model is sure of what it has seen."""
+    wide = load_space("contest").model_copy(update={"seeds": ()})
+    proposer = SEARCHERS[name](wide, seed=1)
+    proposer.chance = Counted()
+    for _ in range(60):
+        recipe = proposer.propose()
+        score = 1 / (1 + len(recipe.steps)) + 0.1 * any(step.step == "quantize" for step in recipe.steps)
+        proposer.tell(recipe, Outcome(status="finished", rung=2, score=score))
+    assert proposer.chance.recipes <= 6
+
+
+class Counted:
+    """Chance that counts the recipes it was asked for."""
+
+    def __init__(self):
+        self.inner, self.recipes, self.first = Chance(7), 0, None
+
+    def suggest_categorical(self, name, choices):
+        self.first = self.first or name
+        self.recipes += name == self.first
+        return self.inner.suggest_categorical(name, choices)
+
+    def suggest_int(self, name, low, high, **more):
+        return self.inner.suggest_int(name, low, high, **more)
+
+    def suggest_float(self, name, low, high, **more):
+        return self.inner.suggest_float(name, low, high, **more)
+
+
+def test_one_that_broke_after_a_rung_is_no_parent(space):
+    proposer = Evolution(space)
+    recipe = proposer.propose()
+    proposer.see(recipe, Outcome(status="stopped", rung=0, score=0.9))
+    assert recipe.hash in proposer.ends
+    proposer.tell(recipe, Outcome(status="failed"))
+    assert not proposer.ends
 
 
 def test_chance_draws_evenly():
