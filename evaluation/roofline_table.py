@@ -24,7 +24,7 @@ def resized(**sizes: int) -> Description:
 
 
 # Seconds on one H100, vLLM 0.26, EXAONE-4.0-1.2B's shape with random weights: the lesser of two passes, each beside the
-# base's (tests/benchmarks/gpu_speed.py), which lay between 1.876 and 1.891 s in ten such pairs. Of earlier sittings are
+# base's (tests/benchmarks/gpu_speed.py), which lay between 1.876 and 1.893 s in ten such pairs. Of earlier sittings are
 # W8A8 and W4A16 (beside 1.893 s) and the fp8 KV cache (beside 1.883 s).
 MEASURED = tuple(
     Measured(name=name, model=model, workload=LONG_PROMPTS, seconds=took)
