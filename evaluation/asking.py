@@ -68,7 +68,7 @@ class Asker:
 
     def ask(self, part: Slice, subject: Subject, beside: str = "") -> Record:
         """One more pass: ask every turn of every item, and keep what was said and how long it took."""
-        texts, tokens, timing, health = self._tried(subject, lambda: self._pass(part, subject, None))
+        texts, tokens, timing, health = self.tried(subject, lambda: self._pass(part, subject, None))
         known = self.record(part, subject, beside)
         if not known.passes:
             known = Record(texts=texts, tokens=tokens, health=health)
@@ -85,7 +85,7 @@ class Asker:
         if known.tokens == base.tokens and all(len(item.turns) == 1 for item in part.items):
             known = known.model_copy(update={"fixed": known.passes})
         else:
-            timing = self._tried(subject, lambda: self._pass(part, subject, base)).timing
+            timing = self.tried(subject, lambda: self._pass(part, subject, base)).timing
             known = known.model_copy(update={"fixed": [*known.fixed, timing]})
         self._keep(part, subject, "", known)
         return known
@@ -104,7 +104,7 @@ class Asker:
         identity = self.identity(subject) | {"heldout": number, "texts": list(texts), "top": TOP, "limit": limit}
         record = self.store.get(identity)
         if record is None:
-            scored = self._tried(subject, lambda: self._scored(texts, limit, subject))
+            scored = self.tried(subject, lambda: self._scored(texts, limit, subject))
             record = {"texts": [one.model_dump() for one in scored]}
             self.store.put(identity, record)
         found = [ScoredText.model_validate(one) for one in record["texts"]]
@@ -121,7 +121,7 @@ class Asker:
         record = self.store.get(identity)
         if record is None:
             chats = [[{"role": "user", "content": item.turns[0]}] for item in part.items]
-            record = {"logprobs": self._tried(subject, lambda: self._chosen(chats, options, subject))}
+            record = {"logprobs": self.tried(subject, lambda: self._chosen(chats, options, subject))}
             self.store.put(identity, record)
         logprobs: list[list[float]] = record["logprobs"]
         return logprobs
@@ -155,14 +155,17 @@ class Asker:
 
     def about(self, subject: Subject) -> dict[str, Any]:
         """What its engine tells of itself, started if need be."""
-        return self._tried(subject, lambda: self.engine_of(subject).start().about)
+        return self.tried(subject, lambda: self.engine_of(subject).start().about)
 
     def kernels(self, subject: Subject) -> list[str]:
         record = self.store.get(self.identity(subject) | {"kernels": True})
         return list(record["kernels"]) if record is not None else []
 
-    def at_work(self, subject: Subject) -> Engine:
-        """The engine that serves `subject`, with it loaded and awake, and nothing else on its GPU."""
+    def at_work(self, subject: Subject, eager: bool = False) -> Engine:
+        """The engine that serves `subject`, with it loaded and awake, and nothing else on its GPU.
+
+        `eager` will do where nothing is timed; a model that stands serves both, one that was loaded so not.
+        """
         engine = self.engine_of(subject)
         other = self.engine if engine is self.base_engine else self.base_engine
         if other is not engine:
@@ -170,12 +173,13 @@ class Asker:
                 other.sleep()
             except EngineFault:  # none of `subject`'s doing: gone, it holds no memory either, and is loaded afresh
                 other.close()
-        if engine.loaded == subject.folder and not engine.asleep:
+        there = engine.loaded == subject.folder and (eager or not engine.eager)
+        if there and not engine.asleep:
             return engine
-        if engine.loaded == subject.folder:
+        if there:
             engine.wake()
         else:
-            engine.load(subject.folder)
+            engine.load(subject.folder, eager)
             named = self.identity(subject) | {"kernels": True}
             if self.store.get(named) is None:
                 self.store.put(named, {"kernels": engine.kernels})
@@ -185,7 +189,7 @@ class Asker:
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)
         return engine
 
-    def _tried(self, subject: Subject, do: Callable[[], T]) -> T:
+    def tried(self, subject: Subject, do: Callable[[], T]) -> T:
         """What `do` gives. A fault of the base's engine is no candidate's: a fresh one gets a second try.
 
         Raises `EngineFault`; of the base a `BaseFault`, a broken base included.

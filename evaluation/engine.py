@@ -11,6 +11,7 @@ may hold another vLLM than ours. Requests go to its stdin and replies come from 
     choose {conversations, options}               -> logprobs [of each conversation's options, one each]
     harness {parts [{task, docs, shots}], thinking} -> values, answers [by part and document], seconds, cpu_seconds, mhz
     score {texts, top, max_tokens}                -> texts [{tokens, ends, actual, top_ids, top_logprobs}]
+    score {..., conversations, thinking}          -> the same, of texts that are the answers to conversations
     sleep {}, wake {}, unload {}                  -> {}
 
 A request that failed is answered by {error, message, refused, memory}: after a refusal the engine can go on, and
@@ -58,6 +59,7 @@ class Engine:
         self.kernels: list[str] = []
         self.max_model_len = 0  # of the loaded model, tokens
         self.loaded: Path | None = None
+        self.eager = False  # the loaded model has no CUDA graphs, so its speed says nothing; never so on a CPU
         self.asleep = False
         self._process: subprocess.Popen[str] | None = None
         self._killed: set[int] = set()
@@ -112,11 +114,12 @@ class Engine:
             )
         self.loaded, self.about = None, {}
 
-    def load(self, folder: Path) -> None:
-        """Serve the model in `folder` from now on."""
+    def load(self, folder: Path, eager: bool = False) -> None:
+        """Serve the model in `folder` from now on; `eager` starts sooner on a GPU, for what is not timed."""
         self.start()
         self.loaded, self.asleep = None, False
         heard = self.log.stat().st_size
+        self.eager = eager and self.about["device"] != "cpu"
         request = {"model": str(folder), "settings": self._llm_settings(folder)}
         try:
             reply = self._ask("load", self.settings.load_timeout, **request)
@@ -162,9 +165,13 @@ class Engine:
         reply = self._ask("harness", self.settings.answer_timeout, parts=list(parts), thinking=thinking)
         return Harnessed.model_validate(reply)
 
-    def score(self, texts: Sequence[str], top: int, max_tokens: int) -> list[ScoredText]:
-        """Log-probabilities of `texts`, each cut to `max_tokens` tokens."""
-        reply = self._ask("score", self.settings.answer_timeout, texts=list(texts), top=top, max_tokens=max_tokens)
+    def score(self, texts: Sequence[str], top: int, max_tokens: int, **after: Any) -> list[ScoredText]:
+        """Log-probabilities of `texts`, each cut to `max_tokens` tokens.
+
+        With `conversations` and `thinking`, each text is the answer to a conversation of its own.
+        """
+        request = {"texts": list(texts), "top": top, "max_tokens": max_tokens} | after
+        reply = self._ask("score", self.settings.answer_timeout, **request)
         return [ScoredText.model_validate(text) for text in reply["texts"]]
 
     def sleep(self) -> None:
@@ -235,7 +242,7 @@ class Engine:
         if self.about["device"] == "cpu":
             return common | {"enforce_eager": True}
         return common | {
-            "enforce_eager": settings.eager,
+            "enforce_eager": settings.eager or self.eager,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "enable_sleep_mode": settings.sleeps,
         }

@@ -1,7 +1,8 @@
 """One measurement: what a model answers, how right that is, and how many seconds its tokens took, beside a base.
 
 Candidate and base are timed in turns, B A A B B A, so that drift and a machine's moods meet both alike; on the last
-rung until SpeedNorm is precise enough or the time for that is spent. Knows nothing of recipes or searches.
+rung until SpeedNorm is precise enough or the time for that is spent. Before anything is answered a model can be
+compared with its base by likelihood. Knows nothing of recipes or searches.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine
 from evaluation.health import Health, ModelFault, describe, ends, signs
 from evaluation.measurement import BenchmarkFigures, Measurement
+from evaluation.nearness import answers_of, comparable, nearness
 from evaluation.predictions import predictions
 from evaluation.record import Record, Subject
 from evaluation.speed import speed
@@ -75,6 +77,33 @@ class Measurer:
             self._until_precise(parts, subject, beside)
         return self.measure(subject, rung), self.measure(self.base, rung, beside)
 
+    def compare(self, subject: Subject, rung: int, timed: bool) -> tuple[Measurement, Measurement]:
+        """How near `subject` is to the base by likelihood, and, if `timed`, one pass of each beside the other.
+
+        The passes are the first of those that later rungs ask for. Raises `ModelFault` for a model that is broken.
+        """
+        parts = comparable(self.suite, rung)
+        said = answers_of(parts, [self._asked(part, self.base, "", untimed=True) for part in parts])
+        beside = f"beside {subject.key}"
+        timed_parts = parts if timed else []
+        if timed:
+            self._take_turns(parts, subject, beside, 1, False)
+            self._check_health(parts, subject, beside)
+        mine, theirs = (nearness(self.asker, said, who) for who in (subject, self.base))
+        return self._near(mine, timed_parts, subject, ""), self._near(theirs, timed_parts, self.base, beside)
+
+    def _near(
+        self, figures: dict[str, BenchmarkFigures], parts: Sequence[Slice], subject: Subject, beside: str
+    ) -> Measurement:
+        records = {name: [] for name in figures}  # type: dict[str, list[Record]]
+        for part in parts:
+            records.setdefault(part.benchmark, []).append(self.asker.record(part, subject, beside).first(1))
+        told = {
+            name: one.model_copy(update={"passes": [record.passes for record in records[name]]})
+            for name, one in figures.items()
+        }
+        return self._told(told, subject, self._health(parts, subject, beside))
+
     def measure_alone(self, rung: int) -> Measurement:
         """The base, with nothing beside it: what it shows is told, whatever it is."""
         self.asker.alone = True
@@ -102,6 +131,9 @@ class Measurer:
                 for who in (subject, self.base)
             )
             figures |= predictions(mine, theirs, subject.folder)
+        return self._told(figures, subject, self._health(self.suite.up_to(rung), subject, beside))
+
+    def _told(self, figures: dict[str, BenchmarkFigures], subject: Subject, health: dict[str, Health]) -> Measurement:
         engine = self.asker.engine_of(subject)
         about = self.asker.about(subject)
         return Measurement(
@@ -113,7 +145,7 @@ class Measurer:
             versions=about["versions"],
             left_out=self.suite.left_out,
             turns=self._in_turns,
-            health=self._health(self.suite.up_to(rung), subject, beside),
+            health=health,
         )
 
     @property

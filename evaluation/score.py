@@ -8,11 +8,12 @@ Knows nothing of models or engines: it reads two measurements of the same items.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.measurement import Measurement
+from evaluation.roofline import Prediction
 from evaluation.speed import LEVEL, RESAMPLES, Speed, ratio_draws, sec_per_token, speed
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Score(BaseModel):
     )
     fixed_low: float | None = None
     fixed_high: float | None = None
+    perf_by: Literal["answers", "likelihood"] = Field(
+        "answers", description="likelihood: perf is how near the model's predictions are to the base's, exp(-KL)"
+    )
+    speed_by: Literal["timing", "roofline"] = Field("timing", description="roofline: SpeedNorm is predicted")
 
 
 def combine(perf_norm: float, speed_norm: float) -> float:
@@ -90,6 +95,42 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
         score_high=max(float(score_high), value),
         length_ratio=model.tokens / base.tokens,
         **_fixed(model, base, in_turns, random),
+    )
+
+
+def near(model: Measurement, base: Measurement, predicted: Prediction | None, error: float, seed: int = 0) -> Score:
+    """The score of a model compared with its base by likelihood: never a final one.
+
+    Where SpeedNorm is `predicted`, its interval is that ± `error`, what the roofline may be off; else it was timed.
+    Raises as `score` does.
+    """
+    import numpy as np
+
+    if predicted is None:
+        return score(model, base, seed).model_copy(update={"perf_by": "likelihood"})
+    _check_comparable(model, base)
+    draws = _perf_draws(model, base, np.random.default_rng(seed))
+    tail = 100 * (1 - LEVEL) / 2
+    perf_norm, speed_norm = model.perf / base.perf, predicted.speed_norm
+    perf_low, perf_high = (float(end) for end in np.percentile(draws, [tail, 100 - tail]))
+    perf_low, perf_high = min(perf_low, perf_norm), max(perf_high, perf_norm)
+    return Score(
+        perf=model.perf,
+        perf_base=base.perf,
+        perf_norm=perf_norm,
+        perf_low=perf_low,
+        perf_high=perf_high,
+        sec_per_token=predicted.sec_per_token,
+        sec_per_token_base=predicted.sec_per_token_base,
+        speed_norm=speed_norm,
+        speed_low=speed_norm - error,
+        speed_high=speed_norm + error,
+        score=combine(perf_norm, speed_norm),
+        score_low=combine(perf_low, speed_norm - error),
+        score_high=combine(perf_high, speed_norm + error),
+        length_ratio=1.0,
+        perf_by="likelihood",
+        speed_by="roofline",
     )
 
 

@@ -233,18 +233,31 @@ class Worker:
     def score(self, request: Request) -> Reply:
         """Log-probabilities of each text's tokens, and the `top` likeliest at each position.
 
-        Position i of a text predicts token i + 1, so a text of n tokens gives n - 1 rows.
+        Position i of a text predicts token i + 1, so a text of n tokens gives n - 1 rows. After `conversations` each
+        text is the answer to its own, and its first token is the last of the prompt.
         """
         from vllm import SamplingParams
 
         cut = [self.cut(text, request["max_tokens"]) for text in request["texts"]]
-        ids = [tokens for tokens, _ in cut]
+        before: list[list[int]] = [[] for _ in cut]
+        if "conversations" in request:
+            limit = self.llm.llm_engine.model_config.max_model_len - 1  # one token is generated
+            rendered = self.render(request["conversations"], request["thinking"])
+            if long := [len(prompt) for prompt in rendered if len(prompt) >= limit]:
+                raise Refused(f"a prompt of {max(long)} tokens leaves no room in max_model_len {limit + 1}")
+            # The prompt's last token speaks first: it stands before character 0 of the text.
+            cut = [
+                (prompt[-1:] + tokens[: limit - len(prompt)], [0, *ends[: limit - len(prompt)]] if ends else [])
+                for prompt, (tokens, ends) in zip(rendered, cut, strict=True)
+            ]
+            before = [prompt[:-1] for prompt in rendered]
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=request["top"])
-        outputs = self.llm.generate([{"prompt_token_ids": one} for one in ids], params, use_tqdm=False)
+        asked = [{"prompt_token_ids": ahead + tokens} for ahead, (tokens, _) in zip(before, cut, strict=True)]
+        outputs = self.llm.generate(asked, params, use_tqdm=False)
         texts = []
-        for (tokens, ends), output in zip(cut, outputs, strict=True):
+        for ahead, (tokens, ends), output in zip(before, cut, outputs, strict=True):
             actual, top_ids, top_values = [], [], []
-            for token, row in zip(tokens[1:], output.prompt_logprobs[1:], strict=True):
+            for token, row in zip(tokens[1:], output.prompt_logprobs[len(ahead) + 1 :], strict=True):
                 ranked = sorted(row.items(), key=lambda pair: -pair[1].logprob)[: request["top"]]
                 actual.append(row[token].logprob)
                 top_ids.append([key for key, _ in ranked])

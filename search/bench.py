@@ -20,13 +20,14 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
+from evaluation.devices import known_device
 from evaluation.engine import Engine
 from evaluation.judge import Judge
 from evaluation.measure import Measurer
 from evaluation.measurement import Measurement
 from evaluation.protocol import EngineFault, EngineSettings
 from evaluation.record import Subject
-from evaluation.score import Score, score
+from evaluation.score import Score, near, score
 from evaluation.serves import installed, row
 from evaluation.suite import Suite
 from search.errors import BadInput
@@ -35,6 +36,7 @@ from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
 from search.space import SELF, Space
+from search.target import device_of, speed_on
 
 NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
 
@@ -117,7 +119,10 @@ class Bench:
             furthest=self._furthest,
         )
         begin = time.monotonic()
-        measured, baseline, result = self.measure(built.artifact, number)
+        if fidelity.by == "likelihood":
+            measured, baseline, result = self._compare(built.artifact, recipe, number)
+        else:
+            measured, baseline, result = self.measure(built.artifact, number)
         return {
             "event": "rung",
             "recipe": recipe.to_list(),
@@ -166,6 +171,23 @@ class Bench:
         try:
             measured, baseline = self.measurer.measure_pair(Subject(key=artifact.key, folder=artifact.folder), number)
             return measured, baseline, score(measured, baseline, seed=self.job.seed)
+        except EngineFault:
+            self.engine.close()
+            raise
+
+    def _compare(self, artifact: Artifact, recipe: Recipe, number: int) -> tuple[Measurement, Measurement, Score]:
+        """`artifact` beside the base by likelihood; its speed as the roofline of this device says, if there is one.
+
+        Raises as `measure` does.
+        """
+        self.progress(f"comparing {artifact.key}")
+        subject = Subject(key=artifact.key, folder=artifact.folder)
+        try:
+            here = known_device(self.measurer.asker.about(self.measurer.base)["device_name"])
+            measured, baseline = self.measurer.compare(subject, number, timed=here is None)
+            predicted = speed_on(here, recipe, self.job.base) if here is not None else None
+            error = device_of(here).error if here is not None else 0.0
+            return measured, baseline, near(measured, baseline, predicted, error, self.job.seed)
         except EngineFault:
             self.engine.close()
             raise

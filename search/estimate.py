@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.description import Description
 from evaluation.devices import Device
-from evaluation.roofline import seconds
+from evaluation.roofline import prefill_seconds, seconds
 from evaluation.workload import CONTEST
 from search.recipe import Recipe
 from search.space import Space
@@ -29,6 +29,7 @@ class RungCost(BaseModel):
 
     items: float
     tokens: float
+    by: str = "answers"
     trials: float = Field(description="trials expected to come to it")
     seconds: float | None = Field(None, description="of one trial at it; None where no target is named")
 
@@ -63,19 +64,25 @@ def cost_of(
 ) -> Cost:  # fmt: skip
     """Of `trials` trials of recipes such as `recipes`, which make `models` of `base`."""
     expected = expected_trials(trials, space.eta, len(space.rungs))
-    asking = training = 0.0
+    asking = training = reading = 0.0
     if device is not None and models:
         asking = space.passes * (
             median(seconds(one, CONTEST, device) for one in set(models)) + seconds(base, CONTEST, device)
         )
+        reading = median(sum(prefill_seconds(one, part, device) for part in CONTEST) for one in set(models))
         rate = device.rate("bf16")
         training = mean(map(training_operations, recipes)) * base.parameters / rate
     rungs = []
     items = tokens = 0.0
     for rung, number in zip(space.rungs, expected, strict=True):
-        took = asking * (rung.items - items) + training * (rung.tokens - tokens)
-        items, tokens = rung.items, rung.tokens
-        rungs.append(RungCost(items=items, tokens=tokens, trials=number, seconds=took if asking else None))
+        took = training * (rung.tokens - tokens)
+        if rung.by == "answers":
+            took += asking * (rung.items - items)
+            items = rung.items
+        else:  # prompts are read and nothing is generated; of the base that is paid for once a run
+            took += reading * rung.items
+        tokens = rung.tokens
+        rungs.append(RungCost(**rung.model_dump(), trials=number, seconds=took if asking else None))
     again = min(space.finalists, math.ceil(expected[-1]))
     hours = (sum(one.trials * (one.seconds or 0) for one in rungs) + again * asking) / 3600
     return Cost(rungs=tuple(rungs), again=again, hours=hours if asking else None)

@@ -54,7 +54,8 @@ def _rungs(spec: Space, told: dict[str, Any]) -> Iterator[str]:
         on = f"the best 1/{spec.eta:g} go on" if number < len(spec.rungs) else "everything"
         took = f", about {_time(rung['seconds'])} each" if rung["seconds"] is not None else ""
         yield (
-            f"rung {number}: {rung['items']:.0%} of the items, {rung['tokens']:.0%} of the training tokens; {on}; "
+            f"rung {number}: {rung['items']:.0%} of the items{' by likelihood' * (rung['by'] == 'likelihood')}, "
+            f"{rung['tokens']:.0%} of the training tokens; {on}; "
             f"about {rung['trials']:.0f} trial{'s' * (round(rung['trials']) != 1)}{took}"
         )
     cost = told["cost"]

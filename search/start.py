@@ -17,6 +17,7 @@ from compressors.step import EngineTraits, Infeasible
 from evaluation.benchmarks.base import BadData, OutOfReach
 from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.harnessed import differs, version_in
+from evaluation.nearness import check_comparable
 from evaluation.suite import Suite
 from search.bases import find_base
 from search.bench import environment_of, traits
@@ -142,6 +143,9 @@ def _check_suite(spec: Space, folder: Path) -> dict[str, str]:
         check_template(folder, max(len(item.turns) for part in suite.slices for item in part.items), spec.thinking)
         check_lengths(suite, spec, folder)
         _check_harness(suite, spec)
+        for number, rung in enumerate(spec.rungs):
+            if rung.by == "likelihood":
+                check_comparable(suite, number)
     except OutOfReach:
         raise
     except (BadData, Infeasible, ValueError, OSError) as fault:

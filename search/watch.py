@@ -21,6 +21,13 @@ STYLES = {
 }
 
 
+def _how(line: dict[str, Any]) -> str:
+    """What of a line was not seen in answers and timings."""
+    told = ["perf by likelihood"] * (line.get("perf_by") == "likelihood")
+    told += ["speed predicted"] * (line.get("speed_by") == "roofline")
+    return f"  ({', '.join(told)})" if told else ""
+
+
 class Watch:
     """Use as a context manager around a search; tell it of each rung and each end."""
 
@@ -57,7 +64,7 @@ class Watch:
         self._draw(
             f"{self._clock()} {line['trial']} rung {line['rung'] + 1}/{self.rungs}  score {line['score']:.4f} "
             f"[{line['score_low']:.4f}, {line['score_high']:.4f}]  perf {line['perf_norm']:.3f}  "
-            f"speed {line['speed_norm']:+.3f}  {row['recipe']}"
+            f"speed {line['speed_norm']:+.3f}{_how(line)}  {row['recipe']}"
         )
 
     def again(self, line: dict[str, Any]) -> None:

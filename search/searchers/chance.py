@@ -10,6 +10,8 @@ from search.searchers.proposer import Proposer
 class ByChance(Proposer):
     """Each field is drawn evenly, whatever was seen."""
 
+    aims_at_score = False
+
     def draw(self) -> Recipe | None:
         return self.space.sample(self.chance)
 

@@ -15,6 +15,7 @@ class InOrder(Proposer):
     """The space from its first recipe to its last; nothing is drawn by chance."""
 
     wanders = False
+    aims_at_score = False
 
     def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
         super().__init__(space, seed, feasible)

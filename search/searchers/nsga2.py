@@ -22,6 +22,8 @@ class Nsga2(Proposer):
     Optuna counts generations in its own trials, so one study goes through the whole search.
     """
 
+    aims_at_score = False
+
     def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
         super().__init__(space, seed, feasible)
         optuna.logging.set_verbosity(optuna.logging.WARNING)

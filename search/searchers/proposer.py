@@ -31,10 +31,13 @@ def always(_recipe: Recipe) -> bool:
 class Proposer(ABC):
     """Proposes recipes of a space.
 
-    Recipes that are not `feasible` are not proposed, unless as seeds: who names one is told why it is refused.
+    Recipes that are not `feasible` are not proposed, unless as seeds: who names one is told why it is refused. Those
+    that aim at the score leave out as well what could not win: a `ceiling`, where one is given, below the best score.
     """
 
     wanders = True  # draws by chance when its own draws repeat
+    aims_at_score = True
+    ceiling: Callable[[Recipe], float] | None = None
 
     def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
         self.space = space
@@ -42,6 +45,7 @@ class Proposer(ABC):
         self.seeds = list(space.seed_recipes())
         self.tried: set[str] = {Recipe([]).hash}  # the base is measured beside every candidate: no trial for it
         self.chance = Chance(seed)
+        self.best = 0.0  # of those measured in full
 
     @abstractmethod
     def draw(self) -> Recipe | None:
@@ -97,10 +101,15 @@ class Proposer(ABC):
         """How a recipe ended, which may be of an earlier sitting. A failure says nothing of the recipe."""
         if recipe.hash not in self.tried:
             self.note(recipe)
+        if outcome.status == "finished" and outcome.score is not None:
+            self.best = max(self.best, outcome.score)
         self.learn(recipe, outcome)
 
     def is_new(self, recipe: Recipe) -> bool:
-        return recipe.hash not in self.tried and self.feasible(recipe)
+        return recipe.hash not in self.tried and self.feasible(recipe) and self.may_win(recipe)
+
+    def may_win(self, recipe: Recipe) -> bool:
+        return not self.aims_at_score or self.ceiling is None or self.ceiling(recipe) > self.best
 
 
 class Chance:

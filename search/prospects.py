@@ -1,0 +1,53 @@
+"""What a recipe could score at best, told before anything is built: the roofline's speed beside quality kept whole.
+
+The bottom of the rungs: a recipe that could not win even so is not begun. Needs configs alone, no weights and no GPU.
+Knows nothing of what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.description import Description, description_of
+from evaluation.devices import DeviceName, known_device
+from evaluation.roofline import predict
+from evaluation.score import combine
+from evaluation.workload import CONTEST
+from search.recipe import Recipe
+from search.target import described, device_of
+
+PERF_AT_BEST = 1.05  # of PerfNorm: recovery may leave a model a little better than its base
+KIND = "accelerator_type:"  # how Ray names a node's GPU among its resources
+
+
+class Prospects:
+    """Of recipes for the model in `base` on any of `devices`; where none is known, nothing is ruled out."""
+
+    def __init__(self, base: Path, devices: Iterable[DeviceName]) -> None:
+        self.base = base
+        self.original = description_of(base)
+        self.devices = [device_of(name) for name in devices]
+        self._known: dict[Description, float] = {}
+
+    def ceiling(self, recipe: Recipe) -> float:
+        """The score on the fastest device, SpeedNorm as much higher than predicted as the roofline may be off."""
+        if not self.devices:
+            return math.inf
+        model = described(recipe, self.base)
+        if model not in self._known:
+            speeds = (predict(model, self.original, CONTEST, one).speed_norm + one.error for one in self.devices)
+            self._known[model] = combine(PERF_AT_BEST, max(speeds))
+        return self._known[model]
+
+
+def devices_of(nodes: Iterable[Mapping[str, Any]]) -> list[DeviceName]:
+    """The GPUs of a cluster by the resources that Ray counts on its nodes; none where one is no device we know.
+
+    What is ruled out is ruled out for all of them: one unknown device makes every recipe worth a trial.
+    """
+    told = {name.removeprefix(KIND) for node in nodes for name in node if name.startswith(KIND)}
+    found = [known_device(name) for name in sorted(told)]
+    return [one for one in found if one is not None] if all(found) else []
