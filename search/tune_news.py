@@ -8,8 +8,7 @@ from ray.tune import Callback
 
 from search.ledger import FAILED, RUNNING, STOPPED
 from search.recipe import Recipe
-from search.schedulers.promoting import Promoting
-from search.schedulers.stopping import Stopping
+from search.schedulers.judging import Judging
 
 if TYPE_CHECKING:
     from search.driver import Scribe
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 class TuneNews(Callback):
     """Runs in the driver, in the order in which Tune processes results."""
 
-    def __init__(self, scribe: Scribe, scheduler: Stopping | Promoting) -> None:
+    def __init__(self, scribe: Scribe, scheduler: Judging) -> None:
         self.scribe = scribe
         self.scheduler = scheduler
 
