@@ -22,7 +22,7 @@ class RecipeSearcher(Searcher):
         super().__init__(metric="score", mode="max")
         self.proposer = proposer
         self.budget = budget
-        self.running: dict[str, Recipe] = {}
+        self.running: dict[str, Recipe] = {}  # by Tune's names; those that wait too
         self.seen: dict[str, Outcome] = {}  # of running trials, how far they came
         self.unfinished: list[tuple[str, Recipe]] = []
         self.number = 0  # not the count of trials: a killed driver may have left a gap in their names
@@ -39,20 +39,31 @@ class RecipeSearcher(Searcher):
                 self.proposer.tell(recipe, Outcome.of(record.status, record.last))
 
     def suggest(self, trial_id: str) -> Any:
-        if self.unfinished:
-            name, recipe = self.unfinished.pop(0)
-        else:
-            self.over = self.budget.over()
-            proposed = self.proposer.propose() if not self.over else None
-            if proposed is None:
-                self.exhausted = True
-                self.over = self.over or "the space is used up"
-                return Searcher.FINISHED
-            name, recipe = f"t{self.number:03d}", proposed
-            self.number += 1
-            self.budget.begun += 1
+        proposed = self._next()
+        if proposed is None:
+            # Ray ends idle workers, and with them their warm engines, once a searcher is finished: not while those
+            # that run or wait may need one.
+            return None if self.running else Searcher.FINISHED
+        name, recipe = proposed
         self.running[trial_id] = recipe
         return {"name": name, "recipe": recipe.to_list()}
+
+    def _next(self) -> tuple[str, Recipe] | None:
+        """What earlier sittings left open, then what is proposed within the budget, until there is nothing once."""
+        if self.unfinished:
+            return self.unfinished.pop(0)
+        if self.exhausted:
+            return None
+        self.over = self.budget.over()
+        recipe = self.proposer.propose() if not self.over else None
+        if recipe is None:
+            self.exhausted = True
+            self.over = self.over or "the space is used up"
+            return None
+        name = f"t{self.number:03d}"
+        self.number += 1
+        self.budget.begun += 1
+        return name, recipe
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self.running:
