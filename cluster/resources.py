@@ -26,3 +26,10 @@ def trial_resources(device: str, nodes: Sequence[Mapping[str, float]]) -> dict[s
     if not with_gpu:
         raise LookupError("no node of the Ray cluster has a GPU, and trials are to be timed on one")
     return {"CPU": min(4.0, min(node["CPU"] / node["GPU"] for node in with_gpu)), "GPU": 1.0}
+
+
+def trials_at_once(takes: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many trials, each taking `takes`, the nodes hold side by side."""
+    # a share such as a third of ten cores is a little more than a third once it is a float
+    held = (min(int(node.get(name, 0.0) / amount + 1e-6) for name, amount in takes.items()) for node in nodes)
+    return max(1, sum(held))

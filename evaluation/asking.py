@@ -170,16 +170,18 @@ class Asker:
                 other.sleep()
             except EngineFault:  # none of `subject`'s doing: gone, it holds no memory either, and is loaded afresh
                 other.close()
-        if engine.loaded == subject.folder and not engine.asleep:
-            return engine
-        if engine.loaded == subject.folder:
-            engine.wake()
-        else:
+        loaded = engine.loaded == subject.folder
+        if not loaded:
             engine.load(subject.folder)
-            named = self.identity(subject) | {"kernels": True}
-            if self.store.get(named) is None:
-                self.store.put(named, {"kernels": engine.kernels})
+        named = self.identity(subject) | {"kernels": True}
+        if self.store.get(named) is None:  # it may be another store than when the model was loaded
+            self.store.put(named, {"kernels": engine.kernels})
+        if not loaded:
             look(engine)
+        elif not engine.asleep:
+            return engine
+        else:
+            engine.wake()
         # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
         warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)

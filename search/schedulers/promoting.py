@@ -22,7 +22,7 @@ class Promoting(Judging):
         super().__init__(*given, **named)
         self.chosen: set[str] = set()  # told to go on, and not yet back
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         name = result["trial"]
         self.chosen.discard(name)
         if result["status"] != RUNNING:

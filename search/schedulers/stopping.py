@@ -16,7 +16,7 @@ from search.schedulers.judging import Judging
 class Stopping(Judging):
     """Has no use for `exhausted`: nobody waits for the end."""
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["status"] != RUNNING:
             return TrialScheduler.STOP
         if self.rule.goes_on(result["trial"], result["rung"], result["score"]):
