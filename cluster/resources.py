@@ -17,8 +17,10 @@ def find_device() -> str:
 def trial_resources(device: str, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """What one trial takes: the device it is timed on, a whole GPU or all cores of a CPU machine.
 
-    Two trials on one device would time each other. `nodes` are the resources that Ray counts on each node. Raises
-    `LookupError` when no node has the device: such a trial would wait for ever.
+    Two trials on one device would time each other. A trial holds it from its beginning to its end or pause, also while
+    it writes and hashes what it built: the engines that stay warm there are what takes long to start. `nodes` are the
+    resources that Ray counts on each node. Raises `LookupError` when no node has the device: such a trial would wait
+    for ever.
     """
     if device != "cuda":
         return {"CPU": max(node.get("CPU", 0.0) for node in nodes)}

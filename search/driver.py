@@ -90,6 +90,17 @@ class Scribe:
 
 
 def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: str | None) -> bool:
+    """Search with Ray, which is ended on every way out: whatever follows finds all devices free."""
+    import ray
+
+    _start_ray(address, job.run)
+    try:
+        return _search(job, scribe, records)
+    finally:
+        ray.shutdown()
+
+
+def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     """Run Ray Tune, which measures the best again, too; True when all that is done, False when interrupted."""
     import ray
     from ray import tune
@@ -102,14 +113,12 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     from search.tune_news import TuneNews
     from search.tune_searcher import RecipeSearcher
 
-    _start_ray(address, job.run)
     # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
     retold = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = trial_resources(job.device, nodes)
     except LookupError as fault:
-        ray.shutdown()
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
@@ -140,18 +149,15 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
         ).fit()
 
     seconds = job.hours * 3600 if job.hours else None
-    try:
-        begin = time.monotonic()
-        with _terminated_as_interrupted(job.run):
-            fit(seconds)
-            if searcher.over and len(scribe.ended) < job.trials:
-                scribe.say(f"no more trials: {searcher.over}")
-            if seconds is not None and time.monotonic() - begin >= seconds:
-                searcher.only_finals()  # Tune ended all that ran: the best are measured again in a sitting of their own
-                if not searcher.done:
-                    fit(None)
-    finally:
-        ray.shutdown()
+    begin = time.monotonic()
+    with _terminated_as_interrupted(job.run):
+        fit(seconds)
+        if searcher.over and len(scribe.ended) < job.trials:
+            scribe.say(f"no more trials: {searcher.over}")
+        if seconds is not None and time.monotonic() - begin >= seconds:
+            searcher.only_finals()  # Tune ended all that ran: the best are measured again in a sitting of their own
+            if not searcher.done:
+                fit(None)
     return searcher.done
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from evaluation.health import ModelFault
 from evaluation.reference import MODEL
@@ -114,6 +115,7 @@ def test_an_interrupted_search_measures_nobody_again_and_a_resumed_one_does_on_i
     with pytest.raises(RunFailed, match="interrupted"):
         run(job, quiet=True)
     assert heard(job) == ([], ["worker", "answers 0"])
+    assert not ray.is_initialized()  # it holds no device
 
     plan(job.run)
     trials = run(job, quiet=True)
@@ -133,6 +135,7 @@ def test_a_search_whose_hours_are_over_measures_the_best_again_all_the_same(job)
     told, work = heard(job)
     assert told == FINALS
     assert work.count("answers-again 2") == 3
+    assert not ray.is_initialized()
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one worker at most")
