@@ -17,8 +17,10 @@ def find_device() -> str:
 def trial_resources(device: str, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """What one trial takes: the device it is timed on, a whole GPU or all cores of a CPU machine.
 
-    Two trials on one device would time each other. `nodes` are the resources that Ray counts on each node. Raises
-    `LookupError` when no node has the device: such a trial would wait for ever.
+    Two trials on one device would time each other. A trial holds it from its beginning to its end or pause, also while
+    it writes and hashes what it built: the engines that stay warm there are what takes long to start. `nodes` are the
+    resources that Ray counts on each node. Raises `LookupError` when no node has the device: such a trial would wait
+    for ever.
     """
     if device != "cuda":
         return {"CPU": max(node.get("CPU", 0.0) for node in nodes)}
@@ -26,3 +28,10 @@ def trial_resources(device: str, nodes: Sequence[Mapping[str, float]]) -> dict[s
     if not with_gpu:
         raise LookupError("no node of the Ray cluster has a GPU, and trials are to be timed on one")
     return {"CPU": min(4.0, min(node["CPU"] / node["GPU"] for node in with_gpu)), "GPU": 1.0}
+
+
+def trials_at_once(takes: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many trials, each taking `takes`, the nodes hold side by side."""
+    # a share such as a third of ten cores is a little more than a third once it is a float
+    held = (min(int(node.get(name, 0.0) / amount + 1e-6) for name, amount in takes.items()) for node in nodes)
+    return max(1, sum(held))

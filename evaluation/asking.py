@@ -174,16 +174,17 @@ class Asker:
             except EngineFault:  # none of `subject`'s doing: gone, it holds no memory either, and is loaded afresh
                 other.close()
         there = engine.loaded == subject.folder and (eager or not engine.eager)
-        if there and not engine.asleep:
-            return engine
-        if there:
-            engine.wake()
-        else:
+        if not there:
             engine.load(subject.folder, eager)
-            named = self.identity(subject) | {"kernels": True}
-            if self.store.get(named) is None:
-                self.store.put(named, {"kernels": engine.kernels})
+        named = self.identity(subject) | {"kernels": True}
+        if self.store.get(named) is None:  # it may be another store than when the model was loaded
+            self.store.put(named, {"kernels": engine.kernels})
+        if not there:
             look(engine)
+        elif not engine.asleep:
+            return engine
+        else:
+            engine.wake()
         # The first batch pays for buffers and threads that later ones find ready: keep it out of the timings.
         warm = [{"role": "user", "content": "1 2 3 4 5 6 7 8"}]
         engine.generate([warm] * 4, [Decoding(max_tokens=8)] * 4)

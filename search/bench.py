@@ -38,16 +38,14 @@ from search.self_data import self_written
 from search.space import SELF, Space
 from search.target import device_of, speed_on
 
+ANSWERS = "answers"  # in the run folder: what models said
 NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
 
 
 class Bench:
-    """Builds and measures recipes of one job; `answers` is where in the run folder it keeps what models said.
+    """Builds and measures recipes of one job. Close it: it owns engine processes."""
 
-    Close it: it owns engine processes.
-    """
-
-    def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing, answers: str = "answers") -> None:
+    def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing) -> None:
         self.job = job
         self.progress = progress
         self.store = Store(job.store)
@@ -63,7 +61,7 @@ class Bench:
             self.base_engine,
             Subject(key=job.base_key, folder=job.base),
             suite,
-            AnswerStore(job.run / answers),
+            AnswerStore(job.run / ANSWERS),
             job.space.passes,
             job.space.thinking,
             job.space.within,
@@ -81,6 +79,10 @@ class Bench:
     def close(self) -> None:
         self.engine.close()
         self.base_engine.close()
+
+    def keep_answers(self, folder: str = ANSWERS) -> None:
+        """From here on in `folder` of the run folder; what other folders hold is not read. The engines stay."""
+        self.measurer.asker.store = AnswerStore(self.job.run / folder)
 
     @property
     def data(self) -> Conversations:

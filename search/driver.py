@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.resources import trial_resources
+from cluster.resources import trial_resources, trials_at_once
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from search.bench import traits
 from search.errors import BadInput, RunFailed
-from search.finals import measure_finalists
+from search.finals import Finals
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, trials_of
+from search.prospects import Prospects, devices_of
 from search.recipe import Recipe
 from search.wandb_log import WandbLog
 from search.watch import Watch
@@ -90,7 +91,18 @@ class Scribe:
 
 
 def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: str | None) -> bool:
-    """Run Ray Tune and measure the best again; True when it came to an end of its budget, False when interrupted."""
+    """Search with Ray, which is ended on every way out: whatever follows finds all devices free."""
+    import ray
+
+    _start_ray(address, job.run)
+    try:
+        return _search(job, scribe, records)
+    finally:
+        ray.shutdown()
+
+
+def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
+    """Run Ray Tune, which measures the best again, too; True when all that is done, False when interrupted."""
     import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
@@ -102,62 +114,62 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     from search.tune_news import TuneNews
     from search.tune_searcher import RecipeSearcher
 
-    _start_ray(address, job.run)
     # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
-    again = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
+    retold = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         resources = trial_resources(job.device, nodes)
     except LookupError as fault:
-        ray.shutdown()
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
+    proposer.ceiling = Prospects(job.base, devices_of(nodes) if job.device == "cuda" else []).ceiling
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
-    searcher = RecipeSearcher(proposer, budget, list(records.values()))
-    trainable = tune.with_parameters(Trial, job=job, history={name: records[name].rungs for name, _ in again})
+    finals = Finals(
+        job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
+        trials_at_once(resources, nodes),
+    )  # fmt: skip
+    searcher = RecipeSearcher(proposer, budget, list(records.values()), finals)
+    trainable = tune.with_parameters(Trial, job=job, history={name: records[name].rungs for name, _ in retold})
     scheduler = SCHEDULERS[job.space.scheduler](
-        job.space.eta, job.last_rung, _judged(records, again), lambda: searcher.exhausted
+        job.space.eta, job.last_rung, _judged(records, retold), lambda: searcher.exhausted
     )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
-        tune_config=TuneConfig(
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=-1,
-            reuse_actors=True,
-            time_budget_s=job.hours * 3600 if job.hours else None,
-        ),
-        run_config=RunConfig(
-            name="tune",
-            storage_path=str(job.run),
-            callbacks=[TuneNews(scribe, scheduler)],
-            failure_config=FailureConfig(max_failures=1),
-            checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
-            verbose=0,
-        ),
-    )
-    try:
-        begin = time.monotonic()
-        with _terminated_as_interrupted(job.run):
-            tuner.fit()
-            out_of_time = job.hours is not None and time.monotonic() - begin >= job.hours * 3600
-            complete = out_of_time or (searcher.exhausted and not searcher.running)
-            if searcher.over and len(scribe.ended) < job.trials:
-                scribe.say(f"no more trials: {searcher.over}")
-            if complete:  # not where somebody asked to end
-                measure_finalists(job, lambda: trials_of(scribe.ledger.read()).values(), resources, scribe)
-    finally:
-        ray.shutdown()
-    return complete
+
+    def fit(seconds: float | None) -> None:
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            tune_config=TuneConfig(
+                search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True, time_budget_s=seconds
+            ),
+            run_config=RunConfig(
+                name="tune",
+                storage_path=str(job.run),
+                callbacks=[TuneNews(scribe, scheduler, finals)],
+                failure_config=FailureConfig(max_failures=1),
+                checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+                verbose=0,
+            ),
+        ).fit()
+
+    seconds = job.hours * 3600 if job.hours else None
+    begin = time.monotonic()
+    with _terminated_as_interrupted(job.run):
+        fit(seconds)
+        if searcher.over and len(scribe.ended) < job.trials:
+            scribe.say(f"no more trials: {searcher.over}")
+        if seconds is not None and time.monotonic() - begin >= seconds:
+            searcher.only_finals()  # Tune ended all that ran: the best are measured again in a sitting of their own
+            if not searcher.done:
+                fit(None)
+    return searcher.done
 
 
-def _judged(records: dict[str, TrialRecord], again: set[tuple[str, int]]) -> list[tuple[str, int, float]]:
-    """Trial, rung and score of all that earlier sittings measured, but for what will be told `again`."""
+def _judged(records: dict[str, TrialRecord], retold: set[tuple[str, int]]) -> list[tuple[str, int, float]]:
+    """Trial, rung and score of all that earlier sittings measured, but for what will be `retold`."""
     return [
         (name, rung, line["score"])
         for name, one in records.items()
         for rung, line in one.rungs.items()
-        if (name, rung) not in again
+        if (name, rung) not in retold
     ]
 
 

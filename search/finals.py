@@ -1,8 +1,9 @@
-"""The best are measured again before one of them is called the winner.
+"""The best are measured again before one of them is called the winner: who, and what comes of it.
 
 Whoever leads a list of noisy scores was also lucky in its timing. The second measurement starts from nothing, answers
 and timings alike, and takes the place of the first: it was not chosen for being high. The items are the same, and with
-them greedy answers, so luck with the choice of items stays. Knows nothing of searchers or schedulers.
+them greedy answers, so luck with the choice of items stays. A worker's engines may be those of the search, warm as they
+are. Knows nothing of searchers or schedulers, nor of Ray.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from search.job import Job
 from search.ledger import FAILED, TrialRecord, ranked
 from search.recipe import Recipe
 
-ANSWERS = "answers-again"  # in the run folder, apart from what the search has asked
+ANSWERS_AGAIN = "answers-again"  # in the run folder, apart from what the search has asked
 
 
 class Tells(Protocol):
@@ -28,71 +29,109 @@ class Tells(Protocol):
     def say(self, text: str) -> None: ...
 
 
+class Measures(Protocol):
+    """What a second measurement asks of a bench."""
+
+    def rung(self, recipe: Recipe, number: int) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
 def once_measured(trials: Iterable[TrialRecord], last_rung: int, finalists: int) -> list[TrialRecord]:
     """Which of the best `finalists`, by what is known now, have been measured only once."""
     return [trial for trial in ranked(trials, last_rung)[:finalists] if trial.again is None]
 
 
-def measure_finalists(
-    job: Job, records: Callable[[], Iterable[TrialRecord]], resources: dict[str, float], scribe: Tells
-) -> None:
-    """Measure again until the best `job.space.finalists` all were; one that falls behind lets another one up.
+class Finals:
+    """Until the best `finalists` all were measured again; one that falls behind lets another one up.
 
-    `records` reads the ledger, which `scribe` writes. A model that is broken is failed by name. Any other fault is none
-    of the model's: the first measurements stand then, and `resume` tries again. Ray runs; the actor takes what a trial
-    takes.
+    `records` reads the ledger, which `tells` writes. A model that is broken is failed by name. Any other fault is none
+    of the model's: the first measurements stand then, nobody else is begun, and `resume` tries again. No more than
+    `at_once` are under way: whoever were begun to wait for a worker would be measured whatever came of those before.
     """
-    if not once_measured(records(), job.last_rung, job.space.finalists):
-        return
-    import ray
 
-    takes = {"num_cpus": resources.get("CPU", 1), "num_gpus": resources.get("GPU", 0)}
-    referee: Any = ray.remote(Referee).options(**takes).remote(job)
+    def __init__(
+        self,
+        last_rung: int,
+        finalists: int,
+        records: Callable[[], Iterable[TrialRecord]],
+        tells: Tells,
+        at_once: int = 1,
+    ) -> None:
+        self.last_rung = last_rung
+        self.finalists = finalists
+        self.records = records
+        self.tells = tells
+        self.at_once = at_once
+        self.under_way: dict[str, TrialRecord] = {}
+        self.given_up = False
+        self._left: list[TrialRecord] | None = None  # nobody knows before the ledger is read: asked ten times a second
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody is under way, nor to be begun. To be asked only when the trials themselves are over."""
+        return not self.under_way and not self._to_begin()
+
+    def begin(self) -> TrialRecord | None:
+        """The best of those to be measured again, under way from here on until `told` of; None for now."""
+        left = self._to_begin() if len(self.under_way) < self.at_once else []
+        if not left:
+            return None
+        self.under_way[left[0].name] = left[0]
+        return left[0]
+
+    def told(self, name: str, line: dict[str, Any]) -> None:
+        """What `measure_again` gave; told a second time, where a process died in between, it is not news."""
+        trial = self.under_way.pop(name, None)
+        if trial is None:
+            return
+        self._left = None
+        if "fault" not in line:
+            self.tells.again(line)
+        elif line["broken"]:
+            self.tells.fell(name, trial.recipe, FAILED, f"measured again: {line['fault']}")
+        else:
+            self.given_up = True
+            self.tells.say(f"{name} could not be measured again, so first measurements stand: {line['fault']}")
+
+    def forget(self) -> None:
+        """Whoever was under way was cut short, and is begun anew."""
+        self.under_way.clear()
+
+    def _to_begin(self) -> list[TrialRecord]:
+        if self.given_up:
+            return []
+        if self._left is None:
+            self._left = once_measured(self.records(), self.last_rung, self.finalists)
+        return [trial for trial in self._left if trial.name not in self.under_way]
+
+
+def lost(words: str) -> dict[str, Any]:
+    """What to tell of one whose process ended."""
+    return {"fault": f"its process ended: {words}", "broken": False}
+
+
+def measure_again(bench: Measures, job: Job, name: str, recipe: Recipe) -> dict[str, Any]:
+    """A ledger line of the event `again`; or what was at fault, and whether the model is broken.
+
+    `bench` keeps its answers in `ANSWERS_AGAIN`.
+    """
     try:
-        while left := once_measured(records(), job.last_rung, job.space.finalists):
-            trial = left[0]
-            try:
-                line = ray.get(referee.measure.remote(trial.name, trial.recipe))
-            except ray.exceptions.RayActorError as fault:
-                line = {"fault": f"its process ended: {' '.join(str(fault).split())[:300]}", "broken": False}
-            if "fault" not in line:
-                scribe.again(line)
-            elif line["broken"]:
-                scribe.fell(trial.name, trial.recipe, FAILED, f"measured again: {line['fault']}")
-            else:
-                scribe.say(f"{trial.name} could not be measured again, so first measurements stand: {line['fault']}")
-                return
-    finally:
-        ray.kill(referee)  # its engines end with it
+        line = _twice(bench, recipe, job.last_rung)
+    except Exception as fault:  # told to the driver: a search that is done must not end in a traceback
+        path = job.run / "logs" / f"{name}-again.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+        words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}"
+        return {"fault": words, "broken": isinstance(fault, ModelFault)}
+    return line | {"event": "again", "trial": name}
 
 
-class Referee:
-    """Measures recipes in full, with a bench whose answers are its own."""
-
-    def __init__(self, job: Job) -> None:
-        from search.bench import Bench
-
-        self.job = job
-        self.bench = Bench(job, answers=ANSWERS)
-
-    def measure(self, name: str, recipe: list[dict[str, Any]]) -> dict[str, Any]:
-        """A ledger line of the event `again`; or what was at fault, and whether the model is broken."""
-        try:
-            line = self._twice(Recipe.of(recipe))
-        except Exception as fault:  # told to the driver: a search that is done must not end in a traceback
-            path = self.job.run / "logs" / f"{name}-again.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(traceback.format_exc(), encoding="utf-8")
-            words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}"
-            return {"fault": words, "broken": isinstance(fault, ModelFault)}
-        return line | {"event": "again", "trial": name}
-
-    def _twice(self, recipe: Recipe) -> dict[str, Any]:
-        """A fault of an engine may pass: fresh engines get a second try."""
-        try:
-            return self.bench.rung(recipe, self.job.last_rung)
-        except ModelFault:
-            raise
-        except EngineFault:
-            self.bench.close()
-            return self.bench.rung(recipe, self.job.last_rung)
+def _twice(bench: Measures, recipe: Recipe, last_rung: int) -> dict[str, Any]:
+    """A fault of an engine may pass: fresh engines get a second try."""
+    try:
+        return bench.rung(recipe, last_rung)
+    except ModelFault:
+        raise
+    except EngineFault:
+        bench.close()
+        return bench.rung(recipe, last_rung)

@@ -1,5 +1,6 @@
 """One trial as Ray Tune sees it: each step() is one rung. Workers are reused, and so is their warm engine.
 
+One of the best that is measured again is a trial of its own to Tune, of a single step; to everybody else it is not.
 Whatever goes wrong with a recipe ends that trial by name; only a crash of the whole process reaches Tune.
 """
 
@@ -15,7 +16,8 @@ from ray import tune
 from compressors.step import Infeasible, StepFault
 from evaluation.judge import JudgeFault
 from evaluation.protocol import EngineFault
-from search.bench import Bench
+from search.bench import ANSWERS, Bench
+from search.finals import ANSWERS_AGAIN, measure_again
 from search.job import Job
 from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING
 from search.recipe import Recipe
@@ -24,7 +26,10 @@ STATE = "rungs.json"
 
 
 class Trial(tune.Trainable):
-    """Reports `trial`, `rung`, `score`, `status` and `event`, the ledger line as JSON text."""
+    """Reports `trial`, `rung`, `score`, `status` and `event`, the ledger line as JSON text.
+
+    Where the config says `again`, so does the report, and its `event` is what `measure_again` gave.
+    """
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
         """`given`, by tune.with_parameters: `job`, and `history`, the rungs finished in earlier sittings by trial."""
@@ -40,9 +45,15 @@ class Trial(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.name: str = config["name"]
         self.recipe = Recipe.of(config["recipe"])
+        self.again: bool = config.get("again", False)
+        self.bench.keep_answers(ANSWERS_AGAIN if self.again else ANSWERS)
         self.done_rungs = max(self.history.get(self.name, {0: {}}))
 
     def step(self) -> dict[str, Any]:
+        if self.again:
+            line = measure_again(self.bench, self.job, self.name, self.recipe)
+            self.done_rungs = self.job.last_rung + 1
+            return self._result(line, FINISHED, line.get("score", 0.0)) | {"again": True}
         rung = self.done_rungs
         known = self.history.get(self.name, {}).get(rung)
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 
+from search.finals import Finals, lost
 from search.ledger import FAILED, RUNNING, STOPPED
 from search.recipe import Recipe
-from search.schedulers.promoting import Promoting
-from search.schedulers.stopping import Stopping
+from search.schedulers.judging import Judging
 
 if TYPE_CHECKING:
     from search.driver import Scribe
@@ -18,19 +19,26 @@ if TYPE_CHECKING:
 class TuneNews(Callback):
     """Runs in the driver, in the order in which Tune processes results."""
 
-    def __init__(self, scribe: Scribe, scheduler: Stopping | Promoting) -> None:
+    def __init__(self, scribe: Scribe, scheduler: Judging, finals: Finals) -> None:
         self.scribe = scribe
         self.scheduler = scheduler
+        self.finals = finals
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.scribe.watch.started(trial.config["name"], Recipe.of(trial.config["recipe"]))
+        if not _again(trial):
+            self.scribe.watch.started(trial.config["name"], Recipe.of(trial.config["recipe"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self.scribe.result(result)
+        if _again(trial):
+            self.finals.told(trial.config["name"], json.loads(result["event"]))
+        else:
+            self.scribe.result(result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if _again(trial):
+            return  # its one result was told
         result, name = trial.last_result or {}, trial.config["name"]
         status, reason = result.get("status", FAILED), result.get("reason", "it ended without a result")
         if status == RUNNING:
@@ -41,7 +49,15 @@ class TuneNews(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = " ".join(str(trial.get_error() or "its process died").split())[-500:]
+        if _again(trial):
+            self.finals.told(trial.config["name"], lost(cause))
+            return
         self.scribe.end(trial.config["name"], trial.config["recipe"], FAILED, cause)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks with its state; a resumed search makes its own
+
+
+def _again(trial: Any) -> bool:
+    """Whether Tune's trial is one of the best, measured again."""
+    return bool(trial.config.get("again"))

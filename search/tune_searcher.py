@@ -1,4 +1,4 @@
-"""A searcher as Ray Tune sees one: trials named t000, t001, ... across sittings, within a budget."""
+"""A searcher as Ray Tune sees one: trials named t000, t001, ... across sittings, within a budget; then its finals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from search.budget import Budget
+from search.finals import Finals
 from search.ledger import FAILED, RUNNING, STOPPED, TrialRecord
 from search.outcome import Outcome
 from search.recipe import Recipe
@@ -16,13 +17,20 @@ from search.searchers.proposer import Proposer
 
 
 class RecipeSearcher(Searcher):
-    """`proposer` as Ray Tune's searcher; what earlier sittings saw is told it first."""
+    """`proposer` as Ray Tune's searcher; what earlier sittings saw is told it first.
 
-    def __init__(self, proposer: Proposer, budget: Budget, history: Sequence[TrialRecord] = ()) -> None:
+    When all trials have ended, those that `finals` wants measured again follow. Neither budget nor proposer hears of
+    them: they are no trials.
+    """
+
+    def __init__(
+        self, proposer: Proposer, budget: Budget, history: Sequence[TrialRecord] = (), finals: Finals | None = None
+    ) -> None:
         super().__init__(metric="score", mode="max")
         self.proposer = proposer
         self.budget = budget
-        self.running: dict[str, Recipe] = {}
+        self.finals = finals
+        self.running: dict[str, Recipe] = {}  # by Tune's names; those that wait too
         self.seen: dict[str, Outcome] = {}  # of running trials, how far they came
         self.unfinished: list[tuple[str, Recipe]] = []
         self.number = 0  # not the count of trials: a killed driver may have left a gap in their names
@@ -39,20 +47,46 @@ class RecipeSearcher(Searcher):
                 self.proposer.tell(recipe, Outcome.of(record.status, record.last))
 
     def suggest(self, trial_id: str) -> Any:
+        proposed = self._next()
+        if proposed is not None:
+            name, recipe = proposed
+            self.running[trial_id] = recipe
+            return {"name": name, "recipe": recipe.to_list()}
+        if not self.running and self.finals is not None and (finalist := self.finals.begin()) is not None:
+            return {"name": finalist.name, "recipe": finalist.recipe, "again": True}
+        # Ray ends idle workers, and with them their warm engines, once a searcher is finished: not while those that
+        # run or wait, or finalists yet to come, may need one.
+        return Searcher.FINISHED if self.done else None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing runs, waits or is left to be begun."""
+        return self.exhausted and not self.running and (self.finals is None or self.finals.over)
+
+    def only_finals(self) -> None:
+        """No trial is begun any more, and those cut short stay open."""
+        self.exhausted = True
+        self.unfinished.clear()
+        self.running.clear()
+        if self.finals is not None:
+            self.finals.forget()
+
+    def _next(self) -> tuple[str, Recipe] | None:
+        """What earlier sittings left open, then what is proposed within the budget, until there is nothing once."""
         if self.unfinished:
-            name, recipe = self.unfinished.pop(0)
-        else:
-            self.over = self.budget.over()
-            proposed = self.proposer.propose() if not self.over else None
-            if proposed is None:
-                self.exhausted = True
-                self.over = self.over or "the space is used up"
-                return Searcher.FINISHED
-            name, recipe = f"t{self.number:03d}", proposed
-            self.number += 1
-            self.budget.begun += 1
-        self.running[trial_id] = recipe
-        return {"name": name, "recipe": recipe.to_list()}
+            return self.unfinished.pop(0)
+        if self.exhausted:
+            return None
+        self.over = self.budget.over()
+        recipe = self.proposer.propose() if not self.over else None
+        if recipe is None:
+            self.exhausted = True
+            self.over = self.over or "the space is used up"
+            return None
+        name = f"t{self.number:03d}"
+        self.number += 1
+        self.budget.begun += 1
+        return name, recipe
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self.running:
@@ -82,6 +116,9 @@ class RecipeSearcher(Searcher):
         if (line["trial"], line["rung"]) not in self.spent:
             self.spent.add((line["trial"], line["rung"]))
             self.budget.spend(line)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it with its state, and the ledger's writer cannot be: see `save`
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a resumed search rebuilds its searcher from the ledger."""

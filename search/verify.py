@@ -88,6 +88,7 @@ def verdict_file(path: Path) -> Path:
 
 
 def _examine(path: Path, job: Job | None, engine: EngineName | None, scratch: Path) -> dict[str, Any]:
+    # What needs processors alone comes first, unpacking, hashing and transformers: no engine holds a device meanwhile.
     model = unpack(path, scratch)
     line = _claim(model, job) if job is not None else None
     result: dict[str, Any] = {

@@ -1,4 +1,9 @@
-"""The whole of a search, one line a stage: search, report, export, verify."""
+"""The whole of a search, one line a stage: search, report, export, verify.
+
+The search gives its devices back before anything is written: its driver ends Ray on every way out, its workers end with
+Ray, and engines with their workers. Report, zip and hashes need processors alone. Verification takes a device last, in
+a process of its own.
+"""
 
 from __future__ import annotations
 

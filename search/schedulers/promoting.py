@@ -6,38 +6,23 @@ there most of a search's time would go into the first trials. Whoever never dese
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from search.ledger import RUNNING
-from search.schedulers.asha import Asha
+from search.schedulers.judging import Judging
 
 
-class Promoting(FIFOScheduler):
-    """Results carry `trial`, `rung`, `score` and `status`; `history` is what earlier sittings saw.
+class Promoting(Judging):
+    """Only when it is `exhausted` can those that wait be told that they will not go on."""
 
-    `exhausted` says whether no new trial is to come: only then can those that wait be told that they will not go on.
-    """
-
-    def __init__(
-        self,
-        eta: float,
-        last: int,
-        history: Iterable[tuple[str, int, float]] = (),
-        exhausted: Callable[[], bool] = bool,
-    ) -> None:
-        super().__init__()
-        self.rule = Asha(eta, last)
-        self.exhausted = exhausted
-        self.stopped: set[str] = set()  # trials this rule ended, as opposed to a budget that ran out
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self.chosen: set[str] = set()  # told to go on, and not yet back
-        for trial, rung, score in history:
-            self.rule.see(trial, rung, score)
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         name = result["trial"]
         self.chosen.discard(name)
         if result["status"] != RUNNING:

@@ -3,13 +3,20 @@
 import pytest
 
 from cluster.doctor import examine
-from cluster.resources import find_device, trial_resources
+from cluster.resources import find_device, trial_resources, trials_at_once
 
 
 def test_a_trial_owns_the_device_it_is_timed_on():
     assert trial_resources("cpu", [{"CPU": 2.0}, {"CPU": 8.0}]) == {"CPU": 8.0}
     assert trial_resources("cuda", [{"CPU": 16.0}, {"CPU": 6.0, "GPU": 1.0}]) == {"CPU": 4.0, "GPU": 1.0}
     assert trial_resources("cuda", [{"CPU": 6.0, "GPU": 4.0}]) == {"CPU": 1.5, "GPU": 1.0}
+
+
+def test_how_many_trials_run_side_by_side():
+    nodes = [{"CPU": 16.0}, {"CPU": 10.0, "GPU": 3.0}, {"CPU": 64.0, "GPU": 2.0}]
+    assert trials_at_once(trial_resources("cuda", nodes), nodes) == 5
+    assert trials_at_once(trial_resources("cpu", [{"CPU": 2.0}]), [{"CPU": 2.0}]) == 1
+    assert trials_at_once({"CPU": 8.0}, [{"CPU": 2.0}, {"CPU": 8.0}, {"CPU": 8.0}]) == 2
 
 
 def test_a_cluster_without_the_device_is_refused_not_waited_for():

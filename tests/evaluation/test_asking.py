@@ -59,6 +59,18 @@ def test_a_base_whose_engine_died_once_is_asked_by_a_fresh_one(asked, mortal):
     assert mortal.loaded == MODEL
 
 
+def test_a_model_loaded_already_is_asked_anew_for_another_store(asked, mortal, tmp_path, monkeypatch):
+    """Which kernels serve it stands in that store, too."""
+    asker, part = asked
+    asker.ask(part, BASE)
+    monkeypatch.setattr(mortal, "kernels", ["SomeKernel"])
+    monkeypatch.setattr(mortal, "load", None)  # it stays as it is
+    asker.store = AnswerStore(tmp_path / "again")
+    assert asker.record(part, BASE).passes == []
+    assert len(asker.ask(part, BASE).passes) == 1
+    assert asker.kernels(BASE) == ["SomeKernel"]
+
+
 def test_a_base_whose_engine_dies_again_is_named(asked, mortal):
     asker, part = asked
     mortal.deaths = 2

@@ -2,7 +2,7 @@
 
 import json
 
-from search.budget import Budget
+from search.budget import Budget, Patience
 from search.ledger import trials_of
 from search.outcome import Outcome
 from search.recipe import Recipe
@@ -60,8 +60,34 @@ def test_a_gap_in_the_names_costs_no_trial(space):
     events = [end_line("t000", "infeasible", first), end_line("t002", "infeasible", second)]
     searcher = searcher_from(space, events, budget=3)
     assert searcher.suggest("x")["name"] == "t003"
-    assert searcher.suggest("y") == "FINISHED"
+    assert searcher.suggest("y") is None
     assert searcher.exhausted
+
+
+def test_it_is_finished_when_nothing_runs_or_waits(space):
+    """Ray would end the idle workers before: whoever goes on after a pause needs one."""
+    searcher = RecipeSearcher(Tpe(space), Budget(2))
+    searcher.suggest("x")
+    searcher.suggest("y")
+    told = {"event": json.dumps(rung_line("t000", 0, 0.6)), "score": 0.6, "rung": 0, "status": "running"}
+    searcher.on_trial_result("x", told)
+    searcher.on_trial_complete("y", {"score": 0.0, "status": "failed", "event": ""})
+    assert searcher.suggest("z") is None
+    assert searcher.exhausted
+    searcher.on_trial_complete("x")
+    assert searcher.suggest("z") == "FINISHED"
+
+
+def test_what_ended_the_search_stays_said(space):
+    """A gain that comes late does not begin it anew: those that waited may have been stopped for good."""
+    searcher = RecipeSearcher(Tpe(space), Budget(9, patience=Patience(trials=1)))
+    for name in ("x", "y"):
+        searcher.suggest(name)
+    searcher.budget.since = 1
+    assert searcher.suggest("z") is None
+    searcher.budget.since = 0
+    assert searcher.suggest("z") is None
+    assert searcher.over == "no gain in 1 trials"
 
 
 def test_what_a_trial_ended_with():
@@ -85,7 +111,7 @@ def test_each_rung_is_paid_once_however_often_it_is_told(space):
     assert budget.seconds == 60
     searcher.on_trial_result("x", told | {"event": json.dumps(line | {"rung": 1})})
     assert budget.seconds == 120
-    assert searcher.suggest("y") == "FINISHED"
+    assert searcher.suggest("y") is None
     assert "0.03 of 0.0277778 device hours are spent" in searcher.over
 
 

@@ -30,6 +30,7 @@ class Toy(tune.Trainable):
 
     def setup(self, config, log=None):
         self.log = log
+        self.write("setup")
         self.reset_config(config)
 
     def reset_config(self, config):
@@ -39,11 +40,14 @@ class Toy(tune.Trainable):
     def step(self):
         rung, score = self.done, SCORES[self.name][self.done]
         self.done += 1
-        with Path(self.log).open("a") as out:
-            out.write(f"{self.name} {rung}\n")
+        self.write(f"{self.name} {rung}")
         status = "finished" if self.done == 3 else "running"
         line = rung_line(self.name, rung, score)
         return {"trial": self.name, "rung": rung, "score": score, "status": status, "event": json.dumps(line)}
+
+    def write(self, line):
+        with Path(self.log).open("a") as out:
+            out.write(f"{line}\n")
 
     def save_checkpoint(self, folder):
         Path(folder, "done").write_text(str(self.done))
@@ -53,37 +57,45 @@ class Toy(tune.Trainable):
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """The trials of one search on one GPU's worth of resources: work done in order, ends, and the searcher."""
+def one_worker():
+    """One GPU's worth of resources."""
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def searched(one_worker, tmp_path_factory):
+    return search(tmp_path_factory.mktemp("promoting"), len(SCORES))
+
+
+def search(folder, trials):
+    """Search with so many trials: work done in order, the scheduler, the searcher, ends, and workers set up."""
     from search.space_file import load_space
     from tests.search.conftest import SPACE
 
-    folder = tmp_path_factory.mktemp("promoting")
     (folder / "space.yaml").write_text(SPACE)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        proposer = ByChance(load_space(str(folder / "space.yaml")))
-        told = {}
-        proposer.learn = lambda recipe, outcome: told.__setitem__(recipe.hash, outcome)
-        searcher = RecipeSearcher(proposer, Budget(len(SCORES)))
-        scheduler = Promoting(2, 2, exhausted=lambda: searcher.exhausted)
-        trainable = tune.with_parameters(Toy, log=str(folder / "log"))
-        tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1}),
-            tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True),
-            run_config=tune.RunConfig(
-                storage_path=str(folder), verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
-            ),
-        ).fit()  # fmt: skip
-    finally:
-        ray.shutdown()
-    work = [line.split() for line in (folder / "log").read_text().splitlines()]
-    return [(name, int(rung)) for name, rung in work], scheduler, searcher, list(told.values())
+    proposer = ByChance(load_space(str(folder / "space.yaml")))
+    told = {}
+    proposer.learn = lambda recipe, outcome: told.__setitem__(recipe.hash, outcome)
+    searcher = RecipeSearcher(proposer, Budget(trials))
+    scheduler = Promoting(2, 2, exhausted=lambda: searcher.exhausted)
+    trainable = tune.with_parameters(Toy, log=str(folder / "log"))
+    tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            storage_path=str(folder), verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+        ),
+    ).fit()  # fmt: skip
+    lines = (folder / "log").read_text().splitlines()
+    work = [(line.split()[0], int(line.split()[1])) for line in lines if line != "setup"]
+    return work, scheduler, searcher, list(told.values()), lines.count("setup")
 
 
 def test_no_rung_is_done_twice_and_the_best_half_goes_on(searched):
-    work, _, searcher, _ = searched
+    work, _, searcher, *_ = searched
     assert len(set(work)) == len(work)
     by_rung = [{name for name, rung in work if rung == number} for number in range(3)]
     assert by_rung[0] == set(SCORES)
@@ -93,13 +105,20 @@ def test_no_rung_is_done_twice_and_the_best_half_goes_on(searched):
     assert not searcher.running
 
 
+def test_who_goes_on_after_the_last_trial_was_begun_finds_the_worker_warm(one_worker, tmp_path):
+    """Its engines take minutes to start. Of two trials the better one waits at rung 1 until nobody else is to come."""
+    work, *_, workers = search(tmp_path, 2)
+    assert work == [("t000", 0), ("t001", 0), ("t001", 1), ("t001", 2)]
+    assert workers == 1
+
+
 def test_nobody_goes_on_for_having_come_first(searched):
     work, *_ = searched
     assert work.index(("t000", 1)) > work.index(("t003", 0))
 
 
 def test_those_that_waited_are_stopped_and_told_as_such(searched):
-    _, scheduler, _, told = searched
+    _, scheduler, _, told, _ = searched
     by_last = {"t000", "t001", "t003"}
     assert scheduler.stopped == set(SCORES) - by_last
     ends = sorted((one.status, one.rung, one.score) for one in told)

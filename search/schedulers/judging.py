@@ -1,0 +1,45 @@
+"""What the schedulers share: ASHA's rule, which remembers earlier sittings, whom it stopped, and who is not judged.
+
+Knows nothing of recipes, nor of what becomes of a trial that is not among the best.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from search.schedulers.asha import Asha
+
+
+class Judging(FIFOScheduler):
+    """Results carry `trial`, `rung`, `score` and `status`, and `again` where one of the best was measured again.
+
+    `history` is what earlier sittings saw.
+
+    `exhausted` says whether no new trial is to come.
+    """
+
+    def __init__(
+        self,
+        eta: float,
+        last: int,
+        history: Iterable[tuple[str, int, float]] = (),
+        exhausted: Callable[[], bool] = bool,
+    ) -> None:
+        super().__init__()
+        self.rule = Asha(eta, last)
+        self.exhausted = exhausted
+        self.stopped: set[str] = set()  # trials this rule ended, as opposed to a budget that ran out
+        for trial, rung, score in history:
+            self.rule.see(trial, rung, score)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """A second measurement ends its trial, unjudged and not remembered: the first one was."""
+        return TrialScheduler.STOP if result.get("again") else self.judge(tune_controller, trial, result)
+
+    @abstractmethod
+    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """What becomes of a trial, in Tune's words."""
