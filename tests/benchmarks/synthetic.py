@@ -16,7 +16,7 @@ from search.space_file import load_space
 from tests.benchmarks.recorded import SPACE
 from tests.benchmarks.table import Row, Stage, Table
 
-NOISE = 0.02  # of a score on the first rung; it shrinks with the items' share
+NOISE = 0.01  # of a score on the first rung; it shrinks with the items' share
 
 
 def synthetic(space: Path = SPACE) -> Table:
@@ -50,13 +50,13 @@ def _figures(recipe: Recipe, tokens: float) -> tuple[float, float]:
     for step in recipe.steps:
         fields = step.model_dump()
         if step.step == "drop_layers":
-            lost += {1: 0.05, 2: 0.28, 3: 0.40}[fields["count"]] * (0.85 if fields["by"] == "greedy_kl" else 1)
+            lost += {1: 0.05, 2: 0.15, 3: 0.40}[fields["count"]] * (0.85 if fields["by"] == "greedy_kl" else 1)
             speed += 0.08 * fields["count"]
         elif step.step == "prune_ffn":
             lost += {384: 0.04, 256: 0.15}[fields["width"]]
             speed += {384: 0.03, 256: 0.05}[fields["width"]]
         elif step.step == "distill":
-            won = 0.75 * (1 - 2 ** (-tokens * fields["tokens"] / 30_000))
+            won = 0.75 * (1 - 2 ** (-tokens * fields["tokens"] / 8_000))
             lost *= 1 - won * (1.1 if fields["lr"] == 1e-3 else 0.9)
         elif step.step == "quantize":
             four = fields["scheme"] == "W4A16"
