@@ -88,6 +88,17 @@ def test_a_recording_goes_on_where_it_stopped_whoever_did_the_rest(recording):
     assert sorted(taken) == sorted(recipe.hash for recipe in (first, *others))
 
 
+def test_what_failed_is_tried_again_where_asked(recording):
+    first, second, *_ = recording.recipes
+    ledger = Ledger(recording.folder / "worker-0.jsonl")
+    for line in (measured(first, 0), ended(first, 1), ended(second, 0, "infeasible")):
+        ledger.append(line)
+    recording.forget_failed()
+    known = recording.known()
+    assert recording.next_rung(known[first.hash]) == 1
+    assert recording.next_rung(known[second.hash]) is None
+
+
 def test_nobody_takes_what_another_holds(recording):
     mine = left(recording)
     theirs = left(Recording(recording.folder))
