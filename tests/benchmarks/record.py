@@ -3,7 +3,7 @@
 Each worker is a process on cores of its own, set before it begins: the engine starts as many threads as it sees cores,
 less one. All share one store. Started again, with as many workers as one likes, it goes on where it stopped;
 `--minutes`, Ctrl-C and SIGTERM end it with what is done kept. `python -m tests.benchmarks.table FOLDER` makes the table
-of it.
+of it. On a machine with GPUs that are not to be used, set CUDA_VISIBLE_DEVICES= to nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ PATIENCE = 60.0  # seconds that a worker has to end its engines
 LOOK = 2.0  # seconds between two looks at the workers
 
 
-def start(recording: Recording, number: int, cores: list[int], base: str) -> subprocess.Popen[bytes]:
+def start(
+    recording: Recording, number: int, cores: list[int], base: str, own_gpu: bool = False
+) -> subprocess.Popen[bytes]:
     """Worker `number`, on `cores` from its first instruction on: a child begins where its parent is."""
     mine = os.sched_getaffinity(0)
+    gpu = {"CUDA_VISIBLE_DEVICES": str(number)} if own_gpu else {}
     os.sched_setaffinity(0, cores)
     try:
         with (recording.folder / f"worker-{number}.log").open("a") as log:
@@ -36,7 +39,7 @@ def start(recording: Recording, number: int, cores: list[int], base: str) -> sub
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for this process, which tells the workers
-                env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+                env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"} | gpu,
             )
     finally:
         os.sched_setaffinity(0, mine)
@@ -97,6 +100,8 @@ def main(
     minutes: Annotated[float, typer.Option(help="end after so long, if not done by then; 0: only when done")] = 0.0,
     space: Annotated[Path, typer.Option(help="a space without open ranges")] = SPACE,
     base: Annotated[str, typer.Option(help="the model, as `squeeze search` takes it")] = "tiny",
+    own_gpu: Annotated[bool, typer.Option("--own-gpu", help="worker N sees GPU N alone")] = False,
+    again: Annotated[bool, typer.Option("--again", help="try recipes again that failed")] = False,
     every: Annotated[float, typer.Option(help="seconds between two lines of progress")] = 30.0,
 ) -> None:
     begin, here = time.monotonic(), sorted(os.sched_getaffinity(0))
@@ -107,10 +112,12 @@ def main(
         recording = Recording.begin(out, space)
     except BadInput as fault:
         raise typer.BadParameter(str(fault)) from fault
+    if again:
+        recording.forget_failed()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     progress = Progress(recording, every)
     progress.say(now=True)
-    started = [start(recording, n, here[n * cores : (n + 1) * cores], base) for n in range(workers)]
+    started = [start(recording, n, here[n * cores : (n + 1) * cores], base, own_gpu) for n in range(workers)]
     try:
         while any(worker.poll() is None for worker in started):
             if minutes and time.monotonic() - begin > 60 * minutes:

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from search.errors import BadInput
 from search.forms import is_bounded, recipes_of
-from search.ledger import Ledger
+from search.ledger import FAILED, Ledger
 from search.recipe import Recipe
 from search.space import Space
 from search.space_file import load_space
@@ -63,6 +63,14 @@ class Recording:
     def lines(self) -> list[dict[str, Any]]:
         """All that was found, by every worker of every sitting."""
         return [line for path in sorted(self.folder.glob("worker-*.jsonl")) for line in Ledger(path).read()]
+
+    def forget_failed(self) -> None:
+        """Take back the ends that were faults, so that those recipes are tried again. While nobody works here."""
+        for path in self.folder.glob("worker-*.jsonl"):
+            kept = [line for line in Ledger(path).read() if line.get("status") != FAILED]
+            aside = path.with_suffix(".part")
+            aside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8")
+            aside.replace(path)
 
     def known(self) -> dict[str, dict[int, dict[str, Any]]]:
         """By recipe's hash and rung the last line about it."""

@@ -122,6 +122,10 @@ class Table:
     def last_rung(self) -> int:
         return len(self.space.rungs) - 1
 
+    def in_order(self) -> list[list[Row]]:
+        """Each recipe's rows, recipes as the space lists them."""
+        return [self.rows[recipe.hash] for recipe in recipes_of(self.space) if recipe.hash in self.rows]
+
     def final(self, name: str) -> float | None:
         """The score of the recipe with this hash, measured in full; None where it never was."""
         row = self.rows[name][-1]
