@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from evaluation.measurement import Measurement
 from evaluation.roofline import Prediction
-from evaluation.speed import LEVEL, RESAMPLES, Speed, ratio_draws, sec_per_token, speed
+from evaluation.speed import LEVEL, RESAMPLES, Speed, ratio_draws, seconds_per_token, speed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,10 +68,10 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
 
     _check_comparable(model, base)
     random = np.random.default_rng(seed)
-    mine, theirs = sec_per_token(model.passes), sec_per_token(base.passes)
+    in_turns = model.turns and base.turns
+    mine, theirs = seconds_per_token(model.passes, base.passes, in_turns)
     perf_norm, speed_norm = model.perf / base.perf, 1 - mine / theirs
     perf_draws = _perf_draws(model, base, random)
-    in_turns = model.turns and base.turns
     speed_draws = 1 - ratio_draws(model.passes, base.passes, in_turns, random)
     score_draws = np.maximum(0.5 * perf_draws + 0.5 * speed_draws, 0)
     tail = 100 * (1 - LEVEL) / 2

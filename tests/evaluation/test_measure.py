@@ -126,7 +126,7 @@ class Told(Engine):
     def launch(self):
         pass
 
-    def load(self, folder):
+    def load(self, folder, eager=False):
         self.real.load(folder)
         self.loaded, self.kernels = folder, self.real.kernels
 

@@ -6,7 +6,7 @@ import pytest
 from evaluation.measurement import BenchmarkFigures, Measurement, Timing
 from evaluation.protocol import EngineFault
 from evaluation.score import combine, score
-from evaluation.speed import sec_per_token, speed
+from evaluation.speed import sec_per_token, seconds_per_token, speed
 
 
 def measurement(grades, seconds, tokens=1000, **more):
@@ -135,6 +135,26 @@ def test_what_met_both_alike_widens_nothing():
     together = score(model.model_copy(update={"turns": True}), base.model_copy(update={"turns": True}))
     assert together.speed_low == pytest.approx(0.2) == together.speed_high
     assert apart.speed_high - apart.speed_low > 0.2
+
+
+def test_pairs_repeat_better_than_medians_where_moods_last():
+    """A machine that takes half as long again for some time: pairs, beside each other, hardly see it."""
+    random = np.random.default_rng(2)
+    told: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(60):
+        moods = np.repeat(random.choice([1.0, 1.5], 60), 2)  # it lasts two turns of the two, so two passes of either
+        moods = np.roll(moods, random.integers(4))
+        own, theirs = moods[0:80:2].reshape(8, 5), moods[1:81:2].reshape(8, 5)
+
+        def timed(seconds, slow):
+            took = seconds * slow * random.normal(1, 0.01, slow.shape)
+            return [[Timing(seconds=float(one), tokens=100) for one in row] for row in took]
+
+        mine, base = timed(0.8, own), timed(1.0, theirs)
+        for in_turns in told:
+            seconds, other = seconds_per_token(mine, base, in_turns)
+            told[in_turns].append(1 - seconds / other)
+    assert np.std(told[True]) < 0.7 * np.std(told[False])
 
 
 @pytest.mark.parametrize("changed", [{"engine": "vllm 0.14.1"}, {"device": "L4"}, {"clock": "cpu"}])
