@@ -24,12 +24,13 @@ def suite_of(benchmarks=BENCHMARKS):
 
 @pytest.fixture(scope="module")
 def shaken(tmp_path_factory):
-    """The reference model with its last layer's output shaken."""
+    """The reference model with noise, as large as they are, on the weights that end each FFN."""
 
     def shake(tensors):
-        name = max(one for one in tensors if one.endswith("mlp.down_proj.weight"))
-        noise = torch.randn(tensors[name].shape, generator=torch.Generator().manual_seed(0))
-        tensors[name] += (tensors[name].float().std() * noise).to(tensors[name].dtype)
+        random = torch.Generator().manual_seed(0)
+        for name in sorted(one for one in tensors if one.endswith("mlp.down_proj.weight")):
+            noise = torch.randn(tensors[name].shape, generator=random)
+            tensors[name] += (tensors[name].float().std() * noise).to(tensors[name].dtype)
 
     return Subject(key="shaken", folder=with_weights(tmp_path_factory.mktemp("shaken") / "model", shake))
 
