@@ -23,10 +23,12 @@ from search.errors import BadInput, RunFailed
 from search.finals import Finals
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, trials_of
+from search.pace import Pace
 from search.prospects import Prospects, devices_of
 from search.recipe import Recipe
 from search.wandb_log import WandbLog
 from search.watch import Watch
+from search.worth import Worth
 
 
 def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
@@ -128,10 +130,17 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
         trials_at_once(resources, nodes),
     )  # fmt: skip
-    searcher = RecipeSearcher(proposer, budget, list(records.values()), finals)
+    worth = Worth(Pace(job.base), job.last_rung)
+    for line in (line for record in records.values() for line in record.rungs.values()):
+        worth.learn(line)
+    searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line)
     trainable = tune.with_parameters(Trial, job=job, history={name: records[name].rungs for name, _ in retold})
     scheduler = SCHEDULERS[job.space.scheduler](
-        job.space.eta, job.last_rung, _judged(records, retold), lambda: searcher.exhausted
+        job.space.eta,
+        job.last_rung,
+        _judged(records, retold, worth),
+        lambda: searcher.exhausted,
+        worth.of_result,
     )
 
     def fit(seconds: float | None) -> None:
@@ -163,10 +172,12 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     return searcher.done
 
 
-def _judged(records: dict[str, TrialRecord], retold: set[tuple[str, int]]) -> list[tuple[str, int, float]]:
-    """Trial, rung and score of all that earlier sittings measured, but for what will be `retold`."""
+def _judged(
+    records: dict[str, TrialRecord], retold: set[tuple[str, int]], worth: Worth
+) -> list[tuple[str, int, float]]:
+    """Trial, rung and value of all that earlier sittings measured, but for what will be `retold`."""
     return [
-        (name, rung, line["score"])
+        (name, rung, worth.of_line(line))
         for name, one in records.items()
         for rung, line in one.rungs.items()
         if (name, rung) not in retold

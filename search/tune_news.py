@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from search.driver import Scribe
 
 
+TOLD = 0.005  # a difference between what was measured and what a trial was judged by that is worth a word
+
+
 class TuneNews(Callback):
     """Runs in the driver, in the order in which Tune processes results."""
 
@@ -44,8 +47,15 @@ class TuneNews(Callback):
         if status == RUNNING:
             if name not in self.scheduler.stopped:
                 return  # the budget ran out: the trial stays open, and a resumed search goes on with it
-            status, reason = STOPPED, f"not among the best at rung {result['rung'] + 1}"
+            status, reason = STOPPED, self._why(name, result)
         self.scribe.end(name, trial.config["recipe"], status, reason)
+
+    def _why(self, name: str, result: dict[str, Any]) -> str:
+        value = self.scheduler.rule.seen.get(result["rung"], {}).get(name, result["score"])
+        told = f"not among the best at rung {result['rung'] + 1}"
+        if abs(value - result["score"]) < TOLD:
+            return told
+        return f"{told}: judged as {value:.4f}, by what all trials' timings say of its speed"
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = " ".join(str(trial.get_error() or "its process died").split())[-500:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,20 +16,31 @@ from search.recipe import Recipe
 from search.searchers.proposer import Proposer
 
 
+def scored(line: Mapping[str, Any]) -> float:
+    """The score as it was measured."""
+    return float(line["score"])
+
+
 class RecipeSearcher(Searcher):
     """`proposer` as Ray Tune's searcher; what earlier sittings saw is told it first.
 
     When all trials have ended, those that `finals` wants measured again follow. Neither budget nor proposer hears of
-    them: they are no trials.
+    them: they are no trials. `value` is what a ledger line is judged by: its score, where nothing is given.
     """
 
     def __init__(
-        self, proposer: Proposer, budget: Budget, history: Sequence[TrialRecord] = (), finals: Finals | None = None
+        self,
+        proposer: Proposer,
+        budget: Budget,
+        history: Sequence[TrialRecord] = (),
+        finals: Finals | None = None,
+        value: Callable[[Mapping[str, Any]], float] = scored,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self.proposer = proposer
         self.budget = budget
         self.finals = finals
+        self.value = value
         self.running: dict[str, Recipe] = {}  # by Tune's names; those that wait too
         self.seen: dict[str, Outcome] = {}  # of running trials, how far they came
         self.unfinished: list[tuple[str, Recipe]] = []
@@ -44,7 +55,7 @@ class RecipeSearcher(Searcher):
                 self.unfinished.append((record.name, recipe))
                 self.proposer.note(recipe)
             else:
-                self.proposer.tell(recipe, Outcome.of(record.status, record.last))
+                self.proposer.tell(recipe, self._outcome(record.status, record.last))
 
     def suggest(self, trial_id: str) -> Any:
         proposed = self._next()
@@ -92,7 +103,7 @@ class RecipeSearcher(Searcher):
         if trial_id in self.running:
             self._spend(result)
         if trial_id in self.running and result["status"] == RUNNING:
-            self.seen[trial_id] = ended(result)
+            self.seen[trial_id] = self._ended(result)
             self.proposer.see(self.running[trial_id], self.seen[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -102,7 +113,7 @@ class RecipeSearcher(Searcher):
         seen = self.seen.pop(trial_id, None)
         # Tune says no result of a trial that waited and was stopped: what was seen last is how it ended.
         waited = seen if result is None and not error else None
-        outcome = waited or ended(None if error else result)
+        outcome = waited or self._ended(None if error else result)
         if result is not None:
             self._spend(result)
         self.budget.end(outcome)
@@ -117,6 +128,16 @@ class RecipeSearcher(Searcher):
             self.spent.add((line["trial"], line["rung"]))
             self.budget.spend(line)
 
+    def _ended(self, result: dict[str, Any] | None) -> Outcome:
+        """What a trial's last result says; a trial that was still running was stopped."""
+        if result is None or result["status"] == FAILED:
+            return Outcome(status="failed")
+        line = json.loads(result["event"]) if result["event"] else None
+        return self._outcome(STOPPED if result["status"] == RUNNING else result["status"], line)
+
+    def _outcome(self, status: str, line: dict[str, Any] | None) -> Outcome:
+        return Outcome.of(status, line if line is None else line | {"score": self.value(line)})
+
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it with its state, and the ledger's writer cannot be: see `save`
 
@@ -125,11 +146,3 @@ class RecipeSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `save`."""
-
-
-def ended(result: dict[str, Any] | None) -> Outcome:
-    """What a trial's last result says; a trial that was still running was stopped."""
-    if result is None or result["status"] == FAILED:
-        return Outcome(status="failed")
-    line = json.loads(result["event"]) if result["event"] else None
-    return Outcome.of(STOPPED if result["status"] == RUNNING else result["status"], line)

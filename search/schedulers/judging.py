@@ -14,12 +14,16 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from search.schedulers.asha import Asha
 
 
+def measured(result: dict[str, Any]) -> float:
+    """The score as it was measured."""
+    return float(result["score"])
+
+
 class Judging(FIFOScheduler):
     """Results carry `trial`, `rung`, `score` and `status`, and `again` where one of the best was measured again.
 
-    `history` is what earlier sittings saw.
-
-    `exhausted` says whether no new trial is to come.
+    `history` is what earlier sittings saw. `exhausted` says whether no new trial is to come, `worth` the value that a
+    result is judged by: its score, where nothing is given.
     """
 
     def __init__(
@@ -28,10 +32,12 @@ class Judging(FIFOScheduler):
         last: int,
         history: Iterable[tuple[str, int, float]] = (),
         exhausted: Callable[[], bool] = bool,
+        worth: Callable[[dict[str, Any]], float] = measured,
     ) -> None:
         super().__init__()
         self.rule = Asha(eta, last)
         self.exhausted = exhausted
+        self.worth = worth
         self.stopped: set[str] = set()  # trials this rule ended, as opposed to a budget that ran out
         for trial, rung, score in history:
             self.rule.see(trial, rung, score)

@@ -27,9 +27,9 @@ class Promoting(Judging):
         self.chosen.discard(name)
         if result["status"] != RUNNING:
             if result["event"]:
-                self.rule.see(name, result["rung"], result["score"])
+                self.rule.see(name, result["rung"], self.worth(result))
             return TrialScheduler.STOP
-        self.rule.see(name, result["rung"], result["score"])
+        self.rule.see(name, result["rung"], self.worth(result))
         waiting = [_name(one) for one in tune_controller.get_trials() if one.status == Trial.PAUSED]
         if self.rule.promotable([*waiting, name]) == name:  # as well at once as after a pause
             return TrialScheduler.CONTINUE

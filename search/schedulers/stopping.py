@@ -19,7 +19,7 @@ class Stopping(Judging):
     def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["status"] != RUNNING:
             return TrialScheduler.STOP
-        if self.rule.goes_on(result["trial"], result["rung"], result["score"]):
+        if self.rule.goes_on(result["trial"], result["rung"], self.worth(result)):
             return TrialScheduler.CONTINUE
         self.stopped.add(result["trial"])
         return TrialScheduler.STOP

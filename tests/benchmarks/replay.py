@@ -37,6 +37,7 @@ class Setting:
     eta: float
     workers: int
     seeds: bool
+    pooled: bool = False
 
 
 class Ran(BaseModel):
@@ -64,8 +65,8 @@ def table_of(setting: Setting) -> Table:
     return Table.read(setting.table) if setting.table is not None else synthetic(SPACE)
 
 
-def in_order(table: Table) -> Order:
-    held, target = Held(Costs(table)), Target(table)
+def in_order(table: Table, pooled: bool) -> Order:
+    held, target = Held(Costs(table)), Target(table, pooled=pooled)
     seconds, until, trials = 0.0, 0.0, 0
     for number, rows in enumerate(table.in_order(), start=1):
         for row in rows:
@@ -82,7 +83,7 @@ def search(job: tuple[Setting, str, str, int]) -> Ran:
     setting, searcher, scheduler, seed = job
     costs = _costs.get(setting) or _costs.setdefault(setting, Costs(table_of(setting)))
     begin = time.monotonic()
-    one = replay(costs, searcher, scheduler, setting.eta, seed, setting.workers, setting.seeds)
+    one = replay(costs, searcher, scheduler, setting.eta, seed, setting.workers, setting.seeds, setting.pooled)
     drawing = time.monotonic() - begin
     return Ran(
         searcher=searcher,
@@ -127,8 +128,11 @@ def main(
     seeds_first: Annotated[
         bool, typer.Option("--seeds-first", help="with the recipes that the space tries first")
     ] = False,
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="good is what timings of all recipes say, not luck in one's own")
+    ] = False,
 ) -> None:
-    setting = Setting(None if made_up else table, eta or default("eta"), workers, seeds_first)
+    setting = Setting(None if made_up else table, eta or default("eta"), workers, seeds_first, pooled)
     by = searchers.split(",") if searchers else list(SEARCHERS)
     under = schedulers.split(",") if schedulers else [*SCHEDULERS, FULL]
     pairs = [(searcher, scheduler) for searcher in by for scheduler in under]
@@ -142,7 +146,7 @@ def main(
     told = table_of(setting)
     first = (default("searcher"), default("scheduler"))
     about = {"eta": setting.eta, "workers": workers, "seeds": seeds, "best": told.best, **told.about}
-    text = in_words(ran, in_order(told), first, about)
+    text = in_words(ran, in_order(told, pooled), first, about)
     (out / "replay.md").write_text(text, encoding="utf-8")
     (out / "replay.svg").write_text(drawn(ran, first), encoding="utf-8")
     print(text)

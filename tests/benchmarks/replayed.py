@@ -16,16 +16,19 @@ from typing import Any, NamedTuple
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 
+from search.bases import find_base
 from search.bench import furthest
 from search.budget import Budget
 from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING
+from search.pace import Pace
 from search.recipe import Recipe
 from search.schedulers import SCHEDULERS
-from search.schedulers.promoting import Promoting
+from search.schedulers.judging import Judging
 from search.schedulers.stopping import Stopping
 from search.searchers import SEARCHERS
 from search.tune_searcher import RecipeSearcher
-from tests.benchmarks.table import Row, Table
+from search.worth import Worth
+from tests.benchmarks.table import Row, Table, line_of
 
 FULL = "full"  # as a scheduler: every trial goes to its end
 WITHIN = 0.005  # of the table's best score: found
@@ -107,13 +110,17 @@ def _rate(trained: list[Part]) -> float:
 
 
 class Target:
-    """To measure in full a recipe as good as the table's best, or nearly: one of those that `names` has by hash."""
+    """To measure in full a recipe as good as the table's best, or nearly: one of those that `names` has by hash.
 
-    def __init__(self, table: Table, within: float = WITHIN) -> None:
+    `pooled`: as good by the table's pooled scores, in which who was lucky in its timing is not the best.
+    """
+
+    def __init__(self, table: Table, within: float = WITHIN, pooled: bool = False) -> None:
         self.last = table.last_rung
-        self.enough = table.best - within
-        finals = {name: table.final(name) for name in table.rows}
-        self.names = {name for name, score in finals.items() if score is not None and score >= self.enough}
+        measured = {name: score for name in table.rows if (score := table.final(name)) is not None}
+        finals = table.pooled if pooled else measured
+        self.enough = max(finals.values()) - within
+        self.names = {name for name, score in finals.items() if score >= self.enough}
 
     def is_met(self, row: Row) -> bool:
         return row.rung == self.last and row.recipe_hash in self.names
@@ -145,7 +152,7 @@ class Search:
 class Controller:
     """Ray Tune's, as far as searchers and schedulers see it; schedulers call `get_trials` and `stop_trial`."""
 
-    def __init__(self, costs: Costs, searcher: RecipeSearcher, scheduler: Stopping | Promoting, workers: int) -> None:
+    def __init__(self, costs: Costs, searcher: RecipeSearcher, scheduler: Judging, workers: int) -> None:
         self.table = costs.table
         self.last = costs.table.last_rung
         self.searcher = searcher
@@ -236,28 +243,35 @@ def result_of(name: str, row: Row, last: int) -> dict[str, Any]:
     if row.status != "ok":
         status = INFEASIBLE if row.status == "infeasible" else FAILED
         return common | {"score": 0.0, "status": status, "event": ""}
-    figures = row.model_dump(include={"score", "perf_norm", "speed_norm", "size_bytes", "measuring_seconds"})
-    line = {"event": "rung", "trial": name, "rung": row.rung, "stages": []} | figures
+    line = line_of(name, row)
     status = FINISHED if row.rung == last else RUNNING
     return common | {"score": row.score, "status": status, "event": json.dumps(line)}
 
 
 def parts_of(
     table: Table, searcher: str, scheduler: str, eta: float, seed: int, seeds: bool = False
-) -> tuple[RecipeSearcher, Stopping | Promoting]:
+) -> tuple[RecipeSearcher, Judging]:
     """A searcher and a scheduler as `search.driver` makes them. Without `seeds` the space's own are not tried first."""
     space = table.space if seeds else table.space.model_copy(update={"seeds": ()})
     names = {name for name, rows in table.rows.items() if rows[0].status != "infeasible"}
     proposer = SEARCHERS[searcher](space, seed, lambda recipe: recipe.hash in names)
-    searching = RecipeSearcher(proposer, Budget(len(table.rows)))
+    worth = Worth(Pace(find_base("tiny", weights=False)), table.last_rung)
+    searching = RecipeSearcher(proposer, Budget(len(table.rows)), value=worth.of_line)
     if scheduler == FULL:
         return searching, Stopping(1.0, table.last_rung)  # the best n of n go on
-    return searching, SCHEDULERS[scheduler](eta, table.last_rung, (), lambda: searching.exhausted)
+    return searching, SCHEDULERS[scheduler](eta, table.last_rung, (), lambda: searching.exhausted, worth.of_result)
 
 
 def replay(
-    costs: Costs, searcher: str, scheduler: str, eta: float, seed: int, workers: int = 1, seeds: bool = False
+    costs: Costs,
+    searcher: str,
+    scheduler: str,
+    eta: float,
+    seed: int,
+    workers: int = 1,
+    seeds: bool = False,
+    pooled: bool = False,
 ) -> Search:
     """One search until it has found a recipe as good as the table's best, or nearly."""
     searching, rule = parts_of(costs.table, searcher, scheduler, eta, seed, seeds)
-    return Controller(costs, searching, rule, workers).run(Target(costs.table))
+    return Controller(costs, searching, rule, workers).run(Target(costs.table, pooled=pooled))

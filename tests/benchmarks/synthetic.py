@@ -16,6 +16,7 @@ from search.space_file import load_space
 from tests.benchmarks.recorded import SPACE
 from tests.benchmarks.table import Row, Stage, Table
 
+PRECISE = 0.004  # half of SpeedNorm's interval
 NOISE = 0.01  # of a score on the first rung; it shrinks with the items' share
 
 
@@ -38,6 +39,8 @@ def _row(recipe: Recipe, number: int, items: float, tokens: float) -> Row:
         score=max(score, 0.0),
         perf_norm=perf,
         speed_norm=speed,
+        speed_low=speed - PRECISE,
+        speed_high=speed + PRECISE,
         size_bytes=round(13e6 * (1 - speed)),
         measuring_seconds=3 + 15 * items,
         stages=_stages(recipe.at(tokens)),

@@ -19,10 +19,13 @@ import pyarrow.parquet as pq
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 
+from search.bases import find_base
 from search.forms import recipes_of
+from search.pace import Pace
 from search.recipe import Recipe
 from search.space import Space
 from search.space_file import load_space
+from search.worth import Worth
 from tests.benchmarks.recorded import Recording, text_of
 
 TABLE = Path(__file__).with_name("tiny_table.parquet")
@@ -47,6 +50,12 @@ SCHEMA = pa.schema(
         ("score_high", pa.float64()),
         ("perf_norm", pa.float64()),
         ("speed_norm", pa.float64()),
+        ("perf_low", pa.float64()),
+        ("perf_high", pa.float64()),
+        ("perf_by", pa.string()),
+        ("speed_low", pa.float64()),
+        ("speed_high", pa.float64()),
+        ("speed_by", pa.string()),
         ("size_bytes", pa.int64()),
         ("measuring_seconds", pa.float64()),
         ("stages", pa.list_(STAGE)),
@@ -81,6 +90,12 @@ class Row(BaseModel):
     score_high: float | None = None
     perf_norm: float | None = None
     speed_norm: float | None = None
+    perf_low: float | None = None
+    perf_high: float | None = None
+    perf_by: str | None = None
+    speed_low: float | None = None
+    speed_high: float | None = None
+    speed_by: str | None = None
     size_bytes: int | None = None
     measuring_seconds: float = Field(description="wall seconds; of a rung that came to another end, all it took")
     stages: tuple[Stage, ...] = ()
@@ -126,6 +141,15 @@ class Table:
         """Each recipe's rows, recipes as the space lists them."""
         return [self.rows[recipe.hash] for recipe in recipes_of(self.space) if recipe.hash in self.rows]
 
+    @cached_property
+    def pooled(self) -> dict[str, float]:
+        """By recipe's hash its score in full, what its timing says weighed with all others': less of it is luck."""
+        worth = Worth(Pace(find_base("tiny", weights=False)), self.last_rung + 1)
+        lines = [line_of(name, rows[-1]) for name, rows in self.rows.items() if self.final(name) is not None]
+        for line in lines:
+            worth.learn(line)
+        return {line["trial"]: worth.of_line(line) for line in lines}
+
     def final(self, name: str) -> float | None:
         """The score of the recipe with this hash, measured in full; None where it never was."""
         row = self.rows[name][-1]
@@ -142,6 +166,14 @@ class Table:
     def _whole(self, rows: list[Row]) -> bool:
         numbered = [row.rung for row in rows] == list(range(len(rows)))
         return numbered and bool(rows) and (rows[-1].status != "ok" or rows[-1].rung == self.last_rung)
+
+
+def line_of(trial: str, row: Row) -> dict[str, Any]:
+    """A measured row as the ledger's line of a trial; stages stay in the row."""
+    names = {"rung", "score", "perf_norm", "speed_norm", "speed_low", "speed_high", "speed_by"}
+    names |= {"perf_low", "perf_high", "perf_by"}
+    figures = row.model_dump(include=names | {"size_bytes", "measuring_seconds"})
+    return {"event": "rung", "trial": trial, "recipe": json.loads(row.recipe), "stages": []} | figures
 
 
 def row_of(line: dict[str, Any]) -> Row:

@@ -7,7 +7,7 @@ from search.ledger import trials_of
 from search.outcome import Outcome
 from search.recipe import Recipe
 from search.searchers.tpe import Tpe
-from search.tune_searcher import RecipeSearcher, ended
+from search.tune_searcher import RecipeSearcher
 from tests.search.conftest import end_line, rung_line
 
 
@@ -90,7 +90,8 @@ def test_what_ended_the_search_stays_said(space):
     assert searcher.over == "no gain in 1 trials"
 
 
-def test_what_a_trial_ended_with():
+def test_what_a_trial_ended_with(space):
+    ended = RecipeSearcher(Tpe(space), Budget(2))._ended
     line = rung_line("t000", 1, 0.6)
     told = {"event": json.dumps(line), "score": 0.6, "rung": 1}
     figures = {"rung": 1, "score": 0.6, "perf_norm": 1.0, "speed_norm": line["speed_norm"], "size_bytes": 1000.0}
