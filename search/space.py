@@ -71,7 +71,7 @@ class Space(BaseModel):
     )
     self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
     rungs: tuple[Rung, ...] = Field(DEFAULT_RUNGS, description="what a trial pays before it is judged, rising to all")
-    eta: float = Field(3.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
+    eta: float = Field(2.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
     scheduler: SchedulerName = Field(
         "stopping",
         description="stopping: a trial goes on at once or never; promoting: it waits until it is among the best, which "

@@ -105,7 +105,7 @@ def test_speed_size_and_hours_are_estimated_where_a_target_is_named(written, wei
     assert told["cost"]["hours"] > 0
     assert "of one L4" in told["text"]
     rungs = told["cost"]["rungs"]
-    assert [round(rung["trials"], 2) for rung in rungs] == [4, round(expected_trials(4, 3.0, 2)[1], 2)]
+    assert [round(rung["trials"], 2) for rung in rungs] == [4, round(expected_trials(4, 2.0, 2)[1], 2)]
     assert rungs[0]["seconds"] == pytest.approx(rungs[1]["seconds"])  # half of the items each, and nothing is trained
 
 
