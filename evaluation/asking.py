@@ -158,8 +158,14 @@ class Asker:
         return self.tried(subject, lambda: self.engine_of(subject).start().about)
 
     def kernels(self, subject: Subject) -> list[str]:
-        record = self.store.get(self.identity(subject) | {"kernels": True})
-        return list(record["kernels"]) if record is not None else []
+        """As timed, if it was."""
+        for eager in (False, True):
+            if (record := self.store.get(self._kernels_of(subject, eager))) is not None:
+                return list(record["kernels"])
+        return []
+
+    def _kernels_of(self, subject: Subject, eager: bool) -> dict[str, Any]:
+        return self.identity(subject) | {"kernels": True} | ({"eager": True} if eager else {})
 
     def at_work(self, subject: Subject, eager: bool = False) -> Engine:
         """The engine that serves `subject`, with it loaded and awake, and nothing else on its GPU.
@@ -176,7 +182,7 @@ class Asker:
         there = engine.loaded == subject.folder and (eager or not engine.eager)
         if not there:
             engine.load(subject.folder, eager)
-        named = self.identity(subject) | {"kernels": True}
+        named = self._kernels_of(subject, engine.eager)
         if self.store.get(named) is None:  # it may be another store than when the model was loaded
             self.store.put(named, {"kernels": engine.kernels})
         if not there:

@@ -6,7 +6,6 @@ assumptions until `evaluation.roofline.fit` has seen measurements. Knows nothing
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
@@ -43,7 +42,9 @@ class Device(BaseModel):
     int8: PositiveFloat = Field(description="dense int8 operations a second")
     fp8: float | None = Field(description="dense fp8 operations a second; None where there is no such unit")
     efficiencies: Efficiencies = Efficiencies()
-    error: PositiveFloat = Field(0.12, description="how far off a predicted SpeedNorm may be; 0.11 was seen of an L4")
+    error: PositiveFloat = Field(
+        0.12, description="how far off a predicted SpeedNorm may be: submissions imply 0.26 for W8A8 on an L4, not 0.15"
+    )
 
     def rate(self, kind: Rate) -> float:
         """Operations a second that a matrix product of `kind` reaches; fp8 without its unit is unpacked to bf16."""
@@ -60,9 +61,10 @@ L4 = Device(
     efficiencies=Efficiencies(bf16=0.575, int8=0.575, fp8=0.575, layer_seconds=2e-5),
 )  # fmt: skip
 # NVIDIA H100 Tensor Core GPU datasheet (2023), SXM: 3.35 TB/s, bf16 1,979 and int8, fp8 3,958 T with sparsity.
-# Predicted SpeedNorm was off by 0.011 on average where a variant was left out of the fit (docs/measurements.md).
+# Predicted SpeedNorm was off by 0.011 on average where a variant was left out of the fit (docs/measurements.md); twice
+# the goal of 0.03 leaves room for what was not among the variants.
 H100 = Device(
-    name="NVIDIA H100 SXM", bandwidth=3.35e12, cache=50e6, bf16=989.5e12, int8=1979e12, fp8=1979e12, error=0.03
+    name="NVIDIA H100 SXM", bandwidth=3.35e12, cache=50e6, bf16=989.5e12, int8=1979e12, fp8=1979e12, error=0.06
 )
 # NVIDIA Ada GPU Architecture whitepaper 2.01, appendix A: 1,008 GB/s; dense bf16 165.2, fp8 330.3 (both with fp32
 # accumulation), int8 660.6 T.
@@ -76,6 +78,15 @@ DeviceName = Literal["L4", "H100", "RTX 4090", "A100"]
 DEVICES: dict[DeviceName, Device] = {"L4": L4, "H100": H100, "RTX 4090": RTX_4090, "A100": A100}
 
 
+# As a driver tells them: a PCIe board, a laptop's or a slice of one of them is another device.
+TOLD: dict[str, DeviceName] = {
+    "NVIDIA L4": "L4",
+    "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA GeForce RTX 4090": "RTX 4090",
+    "NVIDIA A100-SXM4-80GB": "A100",
+}
+
+
 def known_device(told: str) -> DeviceName | None:
-    """Which of them a driver's name of a GPU is, as in "NVIDIA A100-SXM4-80GB"; None for any other."""
-    return next((name for name in DEVICES if re.search(rf"\b{name}\b", told)), None)
+    """Which of them a driver's name of a GPU is; None for any other."""
+    return TOLD.get(told)

@@ -95,7 +95,7 @@ class Measurer:
     def _near(
         self, figures: dict[str, BenchmarkFigures], parts: Sequence[Slice], subject: Subject, beside: str
     ) -> Measurement:
-        records = {name: [] for name in figures}  # type: dict[str, list[Record]]
+        records: dict[str, list[Record]] = {name: [] for name in figures}
         for part in parts:
             records.setdefault(part.benchmark, []).append(self.asker.record(part, subject, beside).first(1))
         told = {

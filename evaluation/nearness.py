@@ -1,8 +1,9 @@
 """How near a model is to its base before it answers anything: would it have said what the base says?
 
-The base's own answers, a few thousand tokens of them, are put to the model after their questions, and its predictions
-are compared with the base's, token by token. Nothing is generated, so a model costs one pass over so many tokens; the
-base's answers and predictions are paid for once a run. Knows nothing of timings or scores.
+The base's own answers, a few thousand tokens of them, are put to the model after their questions, long ones left out,
+and its predictions are compared with the base's, token by token. Nothing is generated for that; the base's answers and
+predictions are paid for once a run. Whether the model would end where the base does, it does not show. Knows nothing of
+timings or scores.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from evaluation.record import Record, Subject
 from evaluation.suite import Slice, Suite
 from evaluation.trimmed import in_original_ids, kept_tokens, recut
 
+LONG = 4000  # characters of a question that is left out: its tokens' predictions would be made and thrown away
 TOKENS = 4096  # of the base's answers, compared at one rung
 LONGEST = 256  # tokens of one answer: many answers tell more than long ones
 
@@ -42,12 +44,16 @@ def comparable(suite: Suite, rung: int) -> list[Slice]:
 
 
 def answers_of(parts: Sequence[Slice], records: Sequence[Record]) -> list[Said]:
-    """First turns and the base's answers to them, benchmarks in turn, until about `TOKENS` tokens are together."""
+    """First turns and the base's answers to them, benchmarks in turn, until about `TOKENS` tokens are together.
+
+    Long questions are left out, unless there are no others.
+    """
+    short = [item for part in parts for item in part.items if len(item.turns[0]) <= LONG]
     by_part = [
         [
             (Said(part.benchmark, item, texts[0]), min(LONGEST, tokens[0]))
             for item, texts, tokens in zip(part.items, record.texts, record.tokens, strict=True)
-            if texts[0].removeprefix("<think>").strip()
+            if texts[0].removeprefix("<think>").strip() and (not short or len(item.turns[0]) <= LONG)
         ]
         for part, record in zip(parts, records, strict=True)
     ]
@@ -66,19 +72,19 @@ def answers_of(parts: Sequence[Slice], records: Sequence[Record]) -> list[Said]:
 def nearness(asker: Asker, said: Sequence[Said], subject: Subject) -> dict[str, BenchmarkFigures]:
     """By benchmark exp(-KL(base || subject)) along the base's answers, a grade for each item: 1 for the base itself.
 
-    KL is in nats a token. On `tiny` this came nearer to what answers then showed than the share of places where both
-    find the same token likeliest, which stays high for models that are lost. Details: `kl`, and that share as
+    KL is in nats a token. The share of places where both find the same token likeliest stays high for models that are
+    lost, so it is told only. Details: `kl`, and that share as
     `agreement`. Raises `EngineFault`, a `ModelFault` for predictions that are no numbers.
     """
     mine, theirs = (_scored(asker, said, who) for who in (subject, asker.base))
     trimmed = kept_tokens(subject.folder) is not None
     found: dict[str, dict[str, TextFigures]] = {}
     for one, model, base in zip(said, mine, theirs, strict=True):
-        figures = compare(recut(model, base) if trimmed else model, base)
+        figures = compare(recut(model, base), base) if trimmed else compare(*_as_long(model, base))
         found.setdefault(one.benchmark, {})[one.item.id] = figures
     return {
         name: BenchmarkFigures(
-            grades={item: math.exp(-figures.kl) for item, figures in items.items()},
+            grades={item: math.exp(-one.kl) if one.compared else 0.0 for item, one in items.items()},
             passes=[],
             details={
                 "kl": fmean(figures.kl for figures in items.values()),
@@ -87,6 +93,17 @@ def nearness(asker: Asker, said: Sequence[Said], subject: Subject) -> dict[str, 
         )
         for name, items in found.items()
     }
+
+
+def _as_long(model: ScoredText, base: ScoredText) -> tuple[ScoredText, ScoredText]:
+    """Both as long as the shorter: a model with less context was shown less of the answer."""
+    count = min(len(model.tokens), len(base.tokens))
+    return _first(model, count), _first(base, count)
+
+
+def _first(text: ScoredText, count: int) -> ScoredText:
+    rows = {name: getattr(text, name)[: count - 1] for name in ("actual", "top_ids", "top_logprobs")}
+    return text.model_copy(update={"tokens": text.tokens[:count], "ends": text.ends[:count]} | rows)
 
 
 def _scored(asker: Asker, said: Sequence[Said], subject: Subject) -> list[ScoredText]:

@@ -30,7 +30,7 @@ class Score(BaseModel):
     perf_norm: float
     perf_low: float | None = Field(None, description="of PerfNorm; None in ledgers of earlier versions")
     perf_high: float | None = None
-    sec_per_token: float
+    sec_per_token: float = Field(description="the base's times the ratio to it, see `seconds_per_token`; or predicted")
     sec_per_token_base: float
     speed_norm: float
     speed_low: float
@@ -98,20 +98,27 @@ def score(model: Measurement, base: Measurement, seed: int = 0) -> Score:
     )
 
 
+ONE_PASS = 0.3  # half of the interval of a SpeedNorm that was timed once, which does not tell how well it repeats
+
+
 def near(model: Measurement, base: Measurement, predicted: Prediction | None, error: float, seed: int = 0) -> Score:
     """The score of a model compared with its base by likelihood: never a final one.
 
-    Where SpeedNorm is `predicted`, its interval is that ± `error`, what the roofline may be off; else it was timed.
-    Raises as `score` does.
+    Where SpeedNorm is `predicted`, its interval is that ± `error`, what the roofline may be off; else it was timed
+    once, and its interval is wide. Raises as `score` does.
     """
     import numpy as np
 
-    if predicted is None:
-        return score(model, base, seed).model_copy(update={"perf_by": "likelihood"})
     _check_comparable(model, base)
+    if predicted is None:
+        own, other = seconds_per_token(model.passes, base.passes, model.turns and base.turns)
+        speed_norm, error, length_ratio = 1 - own / other, ONE_PASS, model.tokens / base.tokens
+    else:
+        own, other = predicted.sec_per_token, predicted.sec_per_token_base
+        speed_norm, length_ratio = predicted.speed_norm, 1.0
     draws = _perf_draws(model, base, np.random.default_rng(seed))
     tail = 100 * (1 - LEVEL) / 2
-    perf_norm, speed_norm = model.perf / base.perf, predicted.speed_norm
+    perf_norm = model.perf / base.perf
     perf_low, perf_high = (float(end) for end in np.percentile(draws, [tail, 100 - tail]))
     perf_low, perf_high = min(perf_low, perf_norm), max(perf_high, perf_norm)
     return Score(
@@ -120,17 +127,17 @@ def near(model: Measurement, base: Measurement, predicted: Prediction | None, er
         perf_norm=perf_norm,
         perf_low=perf_low,
         perf_high=perf_high,
-        sec_per_token=predicted.sec_per_token,
-        sec_per_token_base=predicted.sec_per_token_base,
+        sec_per_token=own,
+        sec_per_token_base=other,
         speed_norm=speed_norm,
         speed_low=speed_norm - error,
         speed_high=speed_norm + error,
         score=combine(perf_norm, speed_norm),
         score_low=combine(perf_low, speed_norm - error),
         score_high=combine(perf_high, speed_norm + error),
-        length_ratio=1.0,
+        length_ratio=length_ratio,
         perf_by="likelihood",
-        speed_by="roofline",
+        speed_by="timing" if predicted is None else "roofline",
     )
 
 

@@ -99,7 +99,8 @@ def ratio_draws(mine: Passes, base: Passes, in_turns: bool, random: np.random.Ge
 
 
 def _paired(own: Sequence[Timing], other: Sequence[Timing], in_turns: bool) -> bool:
-    return in_turns and len(own) == len(other)
+    """Not where nothing is timed: lm-eval's parts that only weigh."""
+    return in_turns and len(own) == len(other) and all(one.seconds > 0 for one in other)
 
 
 def _ratios(own: Sequence[Timing], other: Sequence[Timing]) -> list[float]:

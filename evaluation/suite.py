@@ -160,6 +160,12 @@ class Suite:
         return [things[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
+def says_texts(name: str) -> bool:
+    """Whether answers to the benchmark of this name are texts: none that lm-eval asks, nor one that only weighs."""
+    known = [benchmark for benchmark in BENCHMARKS if benchmark.name == name]
+    return not str(name).startswith(PREFIX) and not any(weighs(benchmark) for benchmark in known)
+
+
 def weighs(benchmark: Benchmark) -> bool:
     """Whether options are weighed by their likelihood: nothing is generated, so nothing is timed."""
     return bool(getattr(benchmark, "weighs", False))

@@ -20,7 +20,7 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
 from compressors.store import Store
 from evaluation.answers import AnswerStore
-from evaluation.devices import known_device
+from evaluation.devices import DeviceName, known_device
 from evaluation.engine import Engine
 from evaluation.judge import Judge
 from evaluation.measure import Measurer
@@ -178,14 +178,14 @@ class Bench:
             raise
 
     def _compare(self, artifact: Artifact, recipe: Recipe, number: int) -> tuple[Measurement, Measurement, Score]:
-        """`artifact` beside the base by likelihood; its speed as the roofline of this device says, if there is one.
+        """`artifact` beside the base by likelihood; its speed as the roofline says where this is the space's target.
 
         Raises as `measure` does.
         """
         self.progress(f"comparing {artifact.key}")
         subject = Subject(key=artifact.key, folder=artifact.folder)
         try:
-            here = known_device(self.measurer.asker.about(self.measurer.base)["device_name"])
+            here = self._target_at_hand()
             measured, baseline = self.measurer.compare(subject, number, timed=here is None)
             predicted = speed_on(here, recipe, self.job.base) if here is not None else None
             error = device_of(here).error if here is not None else 0.0
@@ -193,6 +193,13 @@ class Bench:
         except EngineFault:
             self.engine.close()
             raise
+
+    def _target_at_hand(self) -> DeviceName | None:
+        """The space's target, if this is one. Its roofline is that of the contest's workload, so who names none, or
+        lets models think, is timed."""
+        spec = self.job.space
+        here = known_device(self.measurer.asker.about(self.measurer.base)["device_name"])
+        return here if here == spec.target and not spec.thinking else None
 
     def measure_alone(self, number: int) -> Measurement:
         """The job's base alone. Raises `EngineFault`, the engine and all it held being gone then."""

@@ -124,7 +124,9 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     except LookupError as fault:
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
-    proposer.ceiling = Prospects(job.base, devices_of(nodes) if job.device == "cuda" else []).ceiling
+    at_hand = devices_of(nodes) if job.device == "cuda" and not job.space.thinking else []
+    if at_hand and set(at_hand) == {job.space.target}:
+        proposer.ceiling = Prospects(job.base, at_hand).ceiling
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
     finals = Finals(
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,

@@ -47,7 +47,7 @@ class Pace:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.original = description_of(base)
+        self.original = _described(base)
         self.timed: dict[str, Timed] = {}  # by trial
         self._shapes: dict[str, dict[str, float]] = {}  # features by recipe
 
@@ -55,6 +55,8 @@ class Pace:
         """A ledger line of a finished rung; of a trial its highest counts. What was predicted teaches nothing."""
         before = self.timed.get(line["trial"])
         if line.get("speed_by") == "roofline" or (before is not None and before.rung >= line["rung"]):
+            return
+        if self.original is None:
             return
         features = self._features(line)
         self.timed[line["trial"]] = Timed(features, 1 - line["speed_norm"], spread_of(line), line["rung"])
@@ -72,6 +74,7 @@ class Pace:
         return weight * own + (1 - weight) * told
 
     def _features(self, line: Mapping[str, Any]) -> dict[str, float]:
+        assert self.original is not None  # `learn` asks first, and nobody is compared with nobody
         name = json.dumps(line["recipe"], sort_keys=True)
         if name not in self._shapes:
             self._shapes[name] = features_of(described(Recipe.of(line["recipe"]), self.base), self.original)
@@ -95,6 +98,14 @@ class Pace:
             weights = np.minimum(1, 2 / np.maximum(away, 1e-9)) / spreads**2  # Huber's: a rambler bends no line
         asked = np.array([features.get(name, 0.0) for name in names])
         return float(1 - asked @ line), float((asked @ covariance @ asked + ALIKE**2) ** 0.5)
+
+
+def _described(base: Path) -> Description | None:
+    """None for a base whose numbers the roofline does not know: there each timing stands alone."""
+    try:
+        return description_of(base)
+    except ValueError:
+        return None
 
 
 def features_of(model: Description, base: Description) -> dict[str, float]:

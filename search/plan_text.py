@@ -17,7 +17,9 @@ def lines_of(spec: Space, told: dict[str, Any]) -> Iterator[str]:
     yield _count(told)
     yield from _here(told)
     yield from _rungs(spec, told)
-    yield from (f"tried first: {seed}" for seed in told["seeds"])
+    for seed in told["seeds"]:
+        why = told["infeasible"].get(seed)
+        yield f"tried first: {seed}" + (f" (infeasible, and a trial all the same: {why})" if why is not None else "")
     for one in told["reasons"][:MOST]:
         yield f"infeasible, {one['recipes']}: {one['reason']} (such as {one['example']})"
     if len(told["reasons"]) > MOST:

@@ -1,7 +1,8 @@
 """What a recipe could score at best, told before anything is built: the roofline's speed beside quality kept whole.
 
-The bottom of the rungs: a recipe that could not win even so is not begun. Needs configs alone, no weights and no GPU.
-Knows nothing of what was measured.
+The bottom of the rungs: a recipe that could not win even so is not begun. Holds for the contest's workload on the
+device that the space names as its target. Needs configs alone, no weights and no GPU. Knows nothing of what was
+measured.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.description import Description, description_of
-from evaluation.devices import DeviceName, known_device
+from evaluation.devices import DeviceName
 from evaluation.roofline import predict
 from evaluation.score import combine
 from evaluation.workload import CONTEST
@@ -20,7 +21,9 @@ from search.recipe import Recipe
 from search.target import described, device_of
 
 PERF_AT_BEST = 1.05  # of PerfNorm: recovery may leave a model a little better than its base
+LENGTH = 0.1  # of SpeedNorm: who says more than the base takes less time a token
 KIND = "accelerator_type:"  # how Ray names a node's GPU among its resources
+KINDS: dict[str, DeviceName] = {"L4": "L4"}  # Ray's names that mean one device, whatever its memory or socket
 
 
 class Prospects:
@@ -28,18 +31,18 @@ class Prospects:
 
     def __init__(self, base: Path, devices: Iterable[DeviceName]) -> None:
         self.base = base
-        self.original = description_of(base)
         self.devices = [device_of(name) for name in devices]
+        self.original = description_of(base) if self.devices else None
         self._known: dict[Description, float] = {}
 
     def ceiling(self, recipe: Recipe) -> float:
-        """The score on the fastest device, SpeedNorm as much higher than predicted as the roofline may be off."""
-        if not self.devices:
+        """The score on the fastest device, SpeedNorm as much above its prediction as roofline and length may put it."""
+        if self.original is None:
             return math.inf
         model = described(recipe, self.base)
         if model not in self._known:
             speeds = (predict(model, self.original, CONTEST, one).speed_norm + one.error for one in self.devices)
-            self._known[model] = combine(PERF_AT_BEST, max(speeds))
+            self._known[model] = combine(PERF_AT_BEST, max(speeds) + LENGTH)
         return self._known[model]
 
 
@@ -48,6 +51,10 @@ def devices_of(nodes: Iterable[Mapping[str, Any]]) -> list[DeviceName]:
 
     What is ruled out is ruled out for all of them: one unknown device makes every recipe worth a trial.
     """
-    told = {name.removeprefix(KIND) for node in nodes for name in node if name.startswith(KIND)}
-    found = [known_device(name) for name in sorted(told)]
-    return [one for one in found if one is not None] if all(found) else []
+    found: set[DeviceName] = set()
+    for node in nodes:
+        kinds = [name.removeprefix(KIND) for name in node if name.startswith(KIND)]
+        if node.get("GPU", 0) > 0 and not (kinds and all(kind in KINDS for kind in kinds)):
+            return []
+        found |= {KINDS[kind] for kind in kinds if kind in KINDS}
+    return sorted(found)

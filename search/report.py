@@ -19,7 +19,7 @@ from search.target import in_words, predicted_of
 
 COLUMNS = (
     "trial", "status", "rung", "score", "score_low", "score_high", "perf_norm", "speed_norm", "perf", "perf_base",
-    "sec_per_token", "sec_per_token_base", "length_ratio", "fixed_norm", "fixed_low", "fixed_high", "first_score",
+    "sec_per_token", "sec_per_token_base", "length_ratio", "fixed_norm", "fixed_low", "fixed_high", "first_score", "perf_by", "speed_by",
     "size_mb", "seconds", "cached_steps", "recipe", "reason",
 )  # fmt: skip
 
@@ -104,7 +104,9 @@ def row_of(trial: TrialRecord, last_rung: int) -> dict[str, Any]:
     return {column: line.get(column) for column in COLUMNS} | {
         "trial": trial.name,
         "status": trial.status,
-        "rung": f"{len(trial.rungs)}/{last_rung + 1}" + " twice" * (trial.again is not None),
+        "rung": f"{len(trial.rungs)}/{last_rung + 1}"
+        + " twice" * (trial.again is not None)
+        + " by likelihood" * (line is not None and line.get("perf_by") == "likelihood"),
         "first_score": trial.rungs[last_rung]["score"] if trial.again is not None else None,
         "size_mb": line["size_bytes"] / 1e6 if line else None,
         "seconds": sum(stage["seconds"] for stage in stages),
@@ -149,7 +151,11 @@ def _markdown(job: Job, told: dict[str, Any], learned: list[str], rows: list[dic
     last = next((trial.last for trial in in_order(job) if trial.last), None)
     facts = [*told["text"].splitlines(), *([where_of(job, last)] if last else [])]
     lines = [f"# {job.run.name}", "", *(f"- {line}" for line in facts), ""]
-    lines += ["The base scores 0.5. Scores of lower rungs come from fewer items and less training.", ""]
+    lines += [
+        "The base scores 0.5. Scores of lower rungs come from fewer items and less training, those by likelihood "
+        "from predictions beside the base's and a speed that was timed once or predicted.",
+        "",
+    ]
     lines += ["| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row)) + " |" for row in rows]
     lines += ["", *(f"- {line}" for line in learned)]

@@ -34,7 +34,7 @@ from cluster.engines import EngineName
 from compressors.step import Step
 from compressors.steps import BadStep, parse_step
 from evaluation.devices import DeviceName
-from evaluation.suite import SuiteSpec
+from evaluation.suite import SuiteSpec, says_texts
 from search.budget import Patience
 from search.errors import BadInput, Misfit
 from search.knobs import USE, Knob, knobs_of, names_of
@@ -154,6 +154,20 @@ class Space(BaseModel):
                 "patience",
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _comparable(cls, given: Any) -> Any:
+        """Who names no rungs is given none by likelihood where no answer of the base's could be compared."""
+        asked = given.get("evaluation") if isinstance(given, dict) else None
+        if isinstance(asked, SuiteSpec):
+            asked = asked.model_dump()
+        if not isinstance(asked, dict) or given.get("rungs") is not None or asked.get("prompts"):
+            return given
+        names = asked.get("benchmarks")
+        if isinstance(names, dict) and names and not any(map(says_texts, names)):
+            return given | {"rungs": DEFAULT_RUNGS[1:]}
+        return given
 
     @field_validator("rungs")
     @classmethod

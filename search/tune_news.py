@@ -41,7 +41,8 @@ class TuneNews(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if _again(trial):
-            return  # its one result was told
+            self.finals.told(trial.config["name"], lost("it ended without a result"))  # unless its result was told
+            return
         result, name = trial.last_result or {}, trial.config["name"]
         status, reason = result.get("status", FAILED), result.get("reason", "it ended without a result")
         if status == RUNNING:

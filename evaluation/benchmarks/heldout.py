@@ -51,21 +51,21 @@ def compare(model: Scored, base: Scored) -> TextFigures:
 def coarse_kl(
     base_ids: Sequence[int], base_logprobs: Sequence[float], ids: Sequence[int], logprobs: Sequence[float]
 ) -> float:
-    """KL(base || model) in nats over {each token both report, everything else as one outcome}.
+    """KL(base || model) in nats over {each token the base reports, everything else as one outcome}.
 
-    Merging outcomes can only lower a KL divergence (log-sum inequality), so this is a lower bound of the KL over
-    the whole vocabulary, close to it when the reported tokens hold nearly all of the mass.
+    A token that the model does not report is at most as likely to it as the least it does. Merging outcomes can only
+    lower a KL divergence (log-sum inequality), as a probability put too high does, so this is a lower bound of the KL
+    over the whole vocabulary, close to it when the reported tokens hold nearly all of the mass.
     """
     reported = dict(zip(ids, logprobs, strict=True))
+    least = min(logprobs)
     total, rest_base, rest_model = 0.0, 1.0, 1.0
     for token, log_p in zip(base_ids, base_logprobs, strict=True):
         log_q = reported.get(token)
-        if log_q is None:
-            continue
         p = math.exp(log_p)
-        total += p * (log_p - log_q)
+        total += p * (log_p - (least if log_q is None else log_q))
         rest_base -= p
-        rest_model -= math.exp(log_q)
+        rest_model -= math.exp(log_q) if log_q is not None else 0.0
     if rest_base > 1e-9:
         total += rest_base * (math.log(rest_base) - math.log(max(rest_model, 1e-9)))
     return max(total, 0.0)

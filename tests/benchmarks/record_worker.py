@@ -54,7 +54,8 @@ def warm_up(bench: Bench, recording: Recording) -> None:
 
 def record(recording: Recording, number: int, base: str) -> None:
     """Take recipes nobody has until none is left."""
-    bench = Bench(job_of(recording, number, base), answers=str(recording.folder.resolve() / "answers"))
+    bench = Bench(job_of(recording, number, base))
+    bench.keep_answers(str(recording.folder.resolve() / "answers"))
     ledger = Ledger(recording.folder / f"worker-{number}.jsonl")
     with bench:
         warm_up(bench, recording)

@@ -53,10 +53,26 @@ def test_the_same_model_has_no_divergence(pair):
     assert (figures.agreement, figures.kl) == (1.0, pytest.approx(0.0, abs=1e-9))
 
 
-def test_what_only_the_base_reports_is_counted_in_the_rest():
-    # base: 1 has 0.6; model: 1 has 0.3; both report a second token that the other does not
-    found = coarse_kl([1, 2], [math.log(0.6), math.log(0.3)], [1, 3], [math.log(0.3), math.log(0.5)])
-    assert found == pytest.approx(0.6 * math.log(0.6 / 0.3) + 0.4 * math.log(0.4 / 0.7))
+def test_what_the_model_does_not_report_is_at_most_as_likely_as_the_least_it_does():
+    # base: 1 has 0.6, 2 has 0.3; model: 1 has 0.3, 3 has 0.2, so 2 has 0.2 at most
+    found = coarse_kl([1, 2], [math.log(0.6), math.log(0.3)], [1, 3], [math.log(0.3), math.log(0.2)])
+    expected = 0.6 * math.log(0.6 / 0.3) + 0.3 * math.log(0.3 / 0.2) + 0.1 * math.log(0.1 / 0.7)
+    assert found == pytest.approx(expected)
+
+
+def test_who_is_sure_of_something_else_is_far_away():
+    sure = [math.log(0.999), *[math.log(1e-5)] * 3]
+    assert coarse_kl([1, 2], [math.log(0.9), math.log(0.05)], [7, 8, 9, 10], sure) > 5
+
+
+def test_it_is_never_more_than_the_whole_divergence():
+    torch.manual_seed(1)
+    for _ in range(20):
+        base, model = (torch.randn(200).mul(4).log_softmax(-1) for _ in range(2))
+        whole = float(torch.nn.functional.kl_div(model, base, log_target=True, reduction="sum"))
+        tops = [one.topk(16) for one in (base, model)]
+        found = coarse_kl(*(part.tolist() for top in tops for part in (top.indices, top.values)))
+        assert 0.1 * whole < found <= whole + 1e-4
 
 
 def test_perplexity_weighs_texts_by_their_length(pair):

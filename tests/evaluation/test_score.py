@@ -5,7 +5,8 @@ import pytest
 
 from evaluation.measurement import BenchmarkFigures, Measurement, Timing
 from evaluation.protocol import EngineFault
-from evaluation.score import combine, score
+from evaluation.roofline import Prediction
+from evaluation.score import ONE_PASS, combine, near, score
 from evaluation.speed import sec_per_token, seconds_per_token, speed
 
 
@@ -171,3 +172,26 @@ def test_different_items_are_not_compared():
 def test_a_baseline_that_knows_nothing_is_refused():
     with pytest.raises(ValueError, match="baseline's perf is 0"):
         score(measurement([1], [1.0]), measurement([0], [1.0]))
+
+
+def test_by_likelihood_speed_is_predicted_or_timed_once():
+    base, model = measurement([1, 1], [1.0]), measurement([0.9, 0.7], [0.8])
+    timed = near(model, base, None, 0.0)
+    assert (timed.perf_by, timed.speed_by) == ("likelihood", "timing")
+    assert timed.speed_norm == pytest.approx(0.2)
+    assert timed.speed_high - timed.speed_low == pytest.approx(2 * ONE_PASS)  # one pass knows no more
+    told = Prediction(device="L4", seconds=1, tokens=1, sec_per_token=0.7, sec_per_token_base=1.0, speed_norm=0.3)
+    predicted = near(model, base, told, 0.05)
+    assert (predicted.speed_norm, predicted.speed_by) == (0.3, "roofline")
+    assert (predicted.speed_low, predicted.speed_high) == pytest.approx((0.25, 0.35))
+    assert predicted.perf_norm == pytest.approx(0.8)
+    assert predicted.score == pytest.approx(0.55)
+    assert predicted.score_low < 0.55 < predicted.score_high
+
+
+def test_a_slice_in_which_nothing_was_timed_counts_for_nothing():
+    base, model = measurement([1], [1.0]), measurement([1], [0.8])
+    silent = [Timing(seconds=0.0, tokens=0)]
+    own, other = seconds_per_token([*model.passes, silent], [*base.passes, silent], True)
+    assert 1 - own / other == pytest.approx(0.2)
+    assert speed([*model.passes, silent], [*base.passes, silent], True, np.random.default_rng(0)).norm > 0.19
