@@ -19,7 +19,8 @@ from search.target import in_words, predicted_of
 
 COLUMNS = (
     "trial", "status", "rung", "score", "score_low", "score_high", "perf_norm", "speed_norm", "perf", "perf_base",
-    "sec_per_token", "sec_per_token_base", "length_ratio", "fixed_norm", "fixed_low", "fixed_high", "first_score", "perf_by", "speed_by",
+    "sec_per_token", "sec_per_token_base", "length_ratio", "fixed_norm", "fixed_low", "fixed_high", "first_score",
+    "perf_by", "speed_by",
     "size_mb", "seconds", "cached_steps", "recipe", "reason",
 )  # fmt: skip
 
