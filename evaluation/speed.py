@@ -54,7 +54,7 @@ def seconds_per_token(mine: Passes, base: Passes, in_turns: bool) -> tuple[float
 
     Where the two took turns, pass k of either met the same mood of the machine, which may take half as long again: the
     seconds of `mine` are then the base's, slice by slice, times the median of its passes' ratios to the base's. That
-    repeated better than the ratio of two medians (docs/measurements.md). Raises `EngineFault` for no token.
+    repeated better than the ratio of two medians, mostly (docs/measurements.md). Raises `EngineFault` for no token.
     """
     sec_per_token(mine)
     other = sec_per_token(base)

@@ -1,8 +1,8 @@
 """The ledger: one JSON line an event, appended and fsynced. What stands here is true; everything else is read from it.
 
 Events: `rung` (a trial finished a rung), `end` (a trial's status and reason; the last one counts), `again` (one of the
-best was measured in full once more, from nothing; a line like the rung's). The baseline is part of each.
-One writer, the driver; readers tolerate a last line cut off by a crash.
+best was measured in full once more, with answers and timings of its own; a line like the rung's). The baseline is part
+of each. One writer, the driver; readers tolerate a last line cut off by a crash.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from search.errors import Misfit
 class Rung(BaseModel):
     """One level of effort, as shares of the whole.
 
-    Before the first a recipe must be feasible, and able to win at the speed that a roofline predicts (`prospects`).
+    Before the first a recipe must be feasible and, on the space's target, able to win at the speed that the roofline
+    predicts (`prospects`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -23,8 +24,8 @@ class Rung(BaseModel):
     by: Literal["answers", "likelihood"] = Field(
         "answers",
         description="what perf is read off: answers; or likelihood: whether the model would say what the base answers "
-        "to these items, without answering itself. Speed is then the roofline's, or one pass's on a device it does not "
-        "know. For the first rungs",
+        "to these items. Speed is then the roofline's on the space's target, one timed pass's elsewhere. For the first "
+        "rungs",
     )
 
 

@@ -41,8 +41,7 @@ class TuneNews(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if _again(trial):
-            self.finals.told(trial.config["name"], lost("it ended without a result"))  # unless its result was told
-            return
+            return  # its result was told; cut short where the hours ran out, it is begun anew
         result, name = trial.last_result or {}, trial.config["name"]
         status, reason = result.get("status", FAILED), result.get("reason", "it ended without a result")
         if status == RUNNING:
@@ -56,7 +55,7 @@ class TuneNews(Callback):
         told = f"not among the best at rung {result['rung'] + 1}"
         if abs(value - result["score"]) < TOLD:
             return told
-        return f"{told}: judged as {value:.4f}, by what all trials' timings say of its speed"
+        return f"{told}: judged as {value:.4f}, by all that is known of its speed and quality"
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         cause = " ".join(str(trial.get_error() or "its process died").split())[-500:]

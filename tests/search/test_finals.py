@@ -1,6 +1,7 @@
 """Who is measured again: the best, as often as one of them falls behind and lets another one up."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from search.ledger import trials_of
 from search.recipe import Recipe
 from search.schedulers import SCHEDULERS
 from search.searchers.chance import ByChance
+from search.tune_news import TuneNews
 from search.tune_searcher import RecipeSearcher
 from tests.search.conftest import end_line, rung_line
 
@@ -115,6 +117,18 @@ def test_what_is_told_twice_is_written_once():
     for _ in range(2):
         finals.told(one, told_of(one, 0.69))
     assert len(scribe.events) == len(events()) + 1
+
+
+def test_one_that_the_hours_cut_short_is_begun_anew():
+    """Tune ends what runs, and says no result of it: that is no fault, and does not end the finals."""
+    scribe = Scribe()
+    finals = finals_of(scribe)
+    one = finals.begin()
+    cut = SimpleNamespace(config={"name": one.name, "again": True}, last_result=None)
+    TuneNews(scribe, SCHEDULERS["stopping"](2, 2), finals).on_trial_complete(0, [], cut)
+    finals.forget()
+    assert finals.begin().name == one.name
+    assert scribe.said == []
 
 
 def test_nobody_is_begun_where_all_were():
