@@ -64,6 +64,7 @@ def parse_step(fields: Mapping[str, Any]) -> Step:
     if name not in step_names():
         said = "has no field 'step'" if name is None else f"'{name}' is unknown"
         raise BadStep(f"step {said}; known steps are {', '.join(step_names())}")
+    _refuse_truth(str(name), fields)
     try:
         step: Step = _ADAPTER.validate_python(dict(fields))
     except ValidationError as error:
@@ -72,6 +73,16 @@ def parse_step(fields: Mapping[str, Any]) -> Step:
         faults = {place: one for place, one in zip(places, told, strict=True) if place}
         raise BadStep("; ".join(told), faults) from None
     return step
+
+
+def _refuse_truth(name: str, fields: Mapping[str, Any]) -> None:
+    """YAML's `yes` and `on` are true, which pydantic takes for the number 1."""
+    kind = next(kind for kind in STEPS if kind.model_fields["step"].default == name)
+    for field, value in fields.items():
+        known = kind.model_fields.get(field)
+        if isinstance(value, bool) and known is not None and "bool" not in str(known.annotation):
+            told = f"step {name}: field {field} = {value!r}: {value} is no number and no text"
+            raise BadStep(told, {field: told})
 
 
 def _complaints(name: str, error: ValidationError) -> list[str]:

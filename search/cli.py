@@ -155,12 +155,13 @@ def plan(
     space: SpaceArg,
     base: BaseOpt,
     store: Annotated[Path | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
+    seed: SeedOpt = 0,
     as_json: JsonOpt = False,
 ) -> None:
     """Say what a search would try, refuse and cost; starts nothing, and needs config and tokenizer alone."""
     from search.plan import plan as work
 
-    told = work(space, base, store)
+    told = work(space, base, store, seed)
     _print(told, as_json, told["text"])
 
 

@@ -6,7 +6,6 @@ Knows nothing of models. `search` and `resume` are the same work; only the ledge
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -19,12 +18,13 @@ from cluster.resources import trial_resources, trials_at_once
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from search.bench import traits
-from search.errors import BadInput, RunFailed
+from search.errors import RunFailed
 from search.finals import Finals
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, trials_of
+from search.lock import only_driver
 from search.pace import Pace
-from search.prospects import Prospects, devices_of
+from search.prospects import ceiling_for, devices_of
 from search.recipe import Recipe
 from search.wandb_log import WandbLog
 from search.watch import Watch
@@ -34,7 +34,7 @@ from search.worth import Worth
 def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
     """Search until the budget is spent, going on from what the ledger holds. Returns every trial."""
     ledger = Ledger(job.run / "ledger.jsonl")
-    with _only_driver(job.run), Watch(job.trials, len(job.space.rungs), quiet) as watch:
+    with only_driver(job.run), Watch(job.trials, len(job.space.rungs), quiet) as watch:
         records = trials_of(ledger.read())
         wandb_log = WandbLog(job.run / "wandb", job.run.name, job.id, watch.say)
         try:
@@ -96,6 +96,7 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     """Search with Ray, which is ended on every way out: whatever follows finds all devices free."""
     import ray
 
+    scribe.say("starting Ray; a worker's engines and the base's answers come before its first result")
     _start_ray(address, job.run)
     try:
         return _search(job, scribe, records)
@@ -124,9 +125,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     except LookupError as fault:
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
-    at_hand = devices_of(nodes) if job.device == "cuda" and not job.space.thinking else []
-    if at_hand and set(at_hand) == {job.space.target}:
-        proposer.ceiling = Prospects(job.base, at_hand).ceiling
+    proposer.ceiling = ceiling_for(job.space, job.base, devices_of(nodes) if job.device == "cuda" else [])
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
     finals = Finals(
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
@@ -245,14 +244,3 @@ def feasible_for(job: Job) -> Callable[[Recipe], bool]:
         return True
 
     return feasible
-
-
-@contextlib.contextmanager
-def _only_driver(run: Path) -> Iterator[None]:
-    """Two drivers in one run folder would write one ledger: the second is refused."""
-    with (run / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise BadInput(f"another squeeze works in {run}: wait for it, or end it first") from fault
-        yield

@@ -7,6 +7,7 @@ Left out: loading models, graphs and compilation, steps that do not train, and w
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from statistics import mean, median
 
@@ -17,8 +18,10 @@ from evaluation.devices import Device
 from evaluation.roofline import prefill_seconds, seconds
 from evaluation.workload import CONTEST
 from search.recipe import Recipe
+from search.asha import Asha
 from search.space import Space
 
+DRAWN = 30  # searches
 FLOPS = {"distill": 8, "finetune": 6}  # a weight and token: forward and backward, and the teacher's forward
 
 
@@ -45,7 +48,7 @@ class Cost(BaseModel):
 
 
 def expected_trials(trials: int, eta: float, rungs: int) -> list[float]:
-    """How many of `trials` come to each rung, by `search.schedulers.stopping`, where scores come in no order.
+    """How many of `trials` come to each rung by the stopping scheduler, where scores come in no order.
 
     The n-th of equals to be judged is among the best ceil(n / eta) of n with that chance. What goes on to a later rung
     comes there in no order either.
@@ -58,12 +61,32 @@ def expected_trials(trials: int, eta: float, rungs: int) -> list[float]:
     return expected
 
 
+def expected_promotions(trials: int, eta: float, rungs: int) -> list[float]:
+    """As `expected_trials`, by the promoting scheduler on one worker: the mean of searches whose scores are drawn."""
+    draw, counts = random.Random(0), [0] * rungs
+    for _ in range(DRAWN):
+        rule, waiting, begun = Asha(eta, rungs - 1), set[str](), 0
+        while (name := rule.promotable(waiting)) is not None or begun < trials or not rule.seen.get(rungs - 1):
+            if name is None and begun < trials:
+                name, begun = str(begun), begun + 1
+            name = name or rule.leader(waiting)
+            assert name is not None  # of those begun some wait, until one has come to the end
+            rung = rule.rung_of(name) + 1 if name in waiting else 0
+            counts[rung] += 1
+            rule.see(name, rung, draw.random())
+            waiting.add(name)
+            if rung == rungs - 1:
+                waiting.remove(name)
+    return [count / DRAWN for count in counts]
+
+
 def cost_of(
     space: Space, trials: int, recipes: Sequence[Recipe], models: Sequence[Description], base: Description,
     device: Device | None,
 ) -> Cost:  # fmt: skip
     """Of `trials` trials of recipes such as `recipes`, which make `models` of `base`."""
-    expected = expected_trials(trials, space.eta, len(space.rungs))
+    coming = expected_promotions if space.scheduler == "promoting" else expected_trials
+    expected = coming(trials, space.eta, len(space.rungs))
     asking = training = reading = 0.0
     if device is not None and models:
         asking = space.passes * (

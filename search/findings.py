@@ -76,13 +76,23 @@ def _costs(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
 
 def _next(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
     from search.driver import feasible_for
+    from search.prospects import ceiling_for
 
     if not (job.base / "config.json").exists():
         return
     try:
-        found = next_recipes(job.space, trials, job.seed, feasible_for(job))
+        ceiling = ceiling_for(job.space, job.base, _devices(trials))
+        found = next_recipes(job.space, trials, job.seed, feasible_for(job), ceiling)
     except BadInput as fault:  # the run's engine is elsewhere, or its space holds its recipes no more
         yield f"what to try next cannot be told here: {fault}"
         return
     for recipe in found:
         yield f"{job.space.searcher} would try next: {recipe}"
+
+
+def _devices(trials: Sequence[TrialRecord]) -> set[str]:
+    """What trials were measured on, by the names that Ray has for the kinds we know."""
+    from search.prospects import KINDS
+
+    found = {trial.line["device"].removeprefix("NVIDIA ") for trial in trials if trial.last is not None}
+    return {KINDS.get(name, name) for name in found}

@@ -98,16 +98,19 @@ def _levels(values: Sequence[Any]) -> list[str]:
 
 
 def next_recipes(
-    space: Space, trials: Sequence[TrialRecord], seed: int, feasible: Callable[[Recipe], bool], count: int = 3
+    space: Space,
+    trials: Sequence[TrialRecord],
+    seed: int,
+    feasible: Callable[[Recipe], bool],
+    ceiling: Callable[[Recipe], float] | None = None,
+    count: int = 3,
 ) -> list[Recipe]:
     """What the space's searcher would try next, knowing all this."""
+    from search.retold import retell
     from search.searchers import SEARCHERS
 
     proposer = SEARCHERS[space.searcher](space, seed, feasible)
-    for trial in trials:
-        if trial.end is None:
-            proposer.note(Recipe.of(trial.recipe))
-        else:
-            proposer.tell(Recipe.of(trial.recipe), Outcome.of(trial.status, trial.last))
+    proposer.ceiling = ceiling
+    retell(proposer, trials)
     found = [proposer.propose() for _ in range(count)]
     return [recipe for recipe in found if recipe is not None]

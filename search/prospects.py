@@ -8,7 +8,7 @@ measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from evaluation.roofline import predict
 from evaluation.score import combine
 from evaluation.workload import CONTEST
 from search.recipe import Recipe
+from search.space import Space
 from search.target import described, device_of
 
 PERF_AT_BEST = 1.05  # of PerfNorm: recovery may leave a model a little better than its base
@@ -44,6 +45,13 @@ class Prospects:
             speeds = (predict(model, self.original, CONTEST, one).speed_norm + one.error for one in self.devices)
             self._known[model] = combine(PERF_AT_BEST, max(speeds) + LENGTH)
         return self._known[model]
+
+
+def ceiling_for(space: Space, base: Path, at_hand: Collection[str]) -> Callable[[Recipe], float] | None:
+    """What a recipe could score at best where all devices `at_hand` are the space's target; None elsewhere."""
+    if space.target is None or space.thinking or set(at_hand) != {space.target}:
+        return None
+    return Prospects(base, [space.target]).ceiling
 
 
 def devices_of(nodes: Iterable[Mapping[str, Any]]) -> list[DeviceName]:

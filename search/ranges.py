@@ -83,6 +83,15 @@ class Range(BaseModel):
             return value
         return self.ends.index(value) if value in self.ends else value
 
+    def share_of(self, drawn: Any) -> float:
+        """How far between its ends lies what was drawn: from 0 to 1."""
+        low, high = (0, self.points - 1) if self.points is not None else (self.low, self.high)
+        if low == high:
+            return 0.5
+        if self.log and self.points is None:
+            return math.log(drawn / low) / math.log(high / low)
+        return float((drawn - low) / (high - low))
+
     def holds(self, value: Any) -> bool:
         """Whether `draw` can give `value`."""
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -12,7 +12,8 @@ from typing import Any
 from search.errors import RunFailed
 from search.findings import findings
 from search.job import Job
-from search.ledger import Ledger, TrialRecord, ranked, trials_of
+from search.ledger import RUNNING, Ledger, TrialRecord, ranked, trials_of
+from search.lock import is_driven
 from search.picture import picture
 from search.recipe import Recipe
 from search.target import in_words, predicted_of
@@ -56,6 +57,8 @@ def status_of(job: Job) -> dict[str, Any]:
         "steps_from_store": sum(stage["cached"] for stage in stages),
         "best": None,
         "ties": [],
+        "working": is_driven(job.run),
+        "open": [trial.name for trial in trials if trial.status == RUNNING],
     }
     lines = [
         f"{len(trials)} of {job.trials} trials: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())),
@@ -84,6 +87,8 @@ def status_of(job: Job) -> dict[str, Any]:
             lines.append(f"not told apart from it, within the intervals: {', '.join(others)}")
     else:
         lines.append("no trial has been measured in full yet")
+    if told["open"] and not told["working"]:
+        lines.append(f"interrupted, open trials: {len(told['open'])}; go on with `squeeze resume {job.run}`")
     told["left_out"] = job.left_out or {}
     lines += [f"left out of perf: {name}, since {why}" for name, why in told["left_out"].items()]
     told["text"] = "\n".join(lines)

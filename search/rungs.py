@@ -46,6 +46,8 @@ def check_rungs(rungs: tuple[Rung, ...]) -> tuple[Rung, ...]:
             raise Misfit(
                 f"rungs must rise: {after.items:g}/{after.tokens:g} follows {before.items:g}/{before.tokens:g}", number
             )
+        if after == before:
+            raise Misfit(f"rung {after.items:g}/{after.tokens:g} stands there twice: it would tell nothing new", number)
         if after.by == "likelihood" and before.by == "answers":
             raise Misfit("rungs by likelihood come first: this one follows one by answers", number)
     if rungs[-1].by == "likelihood":

@@ -49,7 +49,7 @@ __all__ = ["LANE", "SELF", "Range", "Space", "StepSpace", "Suggests"]
 SELF = "self"  # as calibration: what the base model writes itself
 LANE = "lane"
 SchedulerName = Literal["stopping", "promoting"]  # search/schedulers has them
-SearcherName = Literal["mixed", "tpe", "evolution", "nsga2", "random", "grid"]  # search/searchers has them
+SearcherName = Literal["mixed", "gp", "tpe", "evolution", "nsga2", "random", "grid"]  # search/searchers has them
 
 
 class Space(BaseModel):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from search.budget import Budget
 from search.finals import Finals
-from search.ledger import FAILED, RUNNING, STOPPED, TrialRecord
+from search.ledger import FAILED, RUNNING, TrialRecord
 from search.outcome import Outcome
 from search.recipe import Recipe
+from search.retold import Value, outcome_of, retell, scored
 from search.searchers.proposer import Proposer
-
-
-def scored(line: Mapping[str, Any]) -> float:
-    """The score as it was measured."""
-    return float(line["score"])
 
 
 class RecipeSearcher(Searcher):
@@ -34,7 +30,7 @@ class RecipeSearcher(Searcher):
         budget: Budget,
         history: Sequence[TrialRecord] = (),
         finals: Finals | None = None,
-        value: Callable[[Mapping[str, Any]], float] = scored,
+        value: Value = scored,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self.proposer = proposer
@@ -49,13 +45,10 @@ class RecipeSearcher(Searcher):
         self.over = ""  # which of the two, in words
         self.spent = {(record.name, rung) for record in history for rung in record.rungs}
         for record in history:
-            recipe = Recipe.of(record.recipe)
             self.number = max(self.number, int(record.name[1:]) + 1)
             if record.end is None:
-                self.unfinished.append((record.name, recipe))
-                self.proposer.note(recipe)
-            else:
-                self.proposer.tell(recipe, self._outcome(record.status, record.last))
+                self.unfinished.append((record.name, Recipe.of(record.recipe)))
+        retell(proposer, history, value)
 
     def suggest(self, trial_id: str) -> Any:
         proposed = self._next()
@@ -133,10 +126,7 @@ class RecipeSearcher(Searcher):
         if result is None or result["status"] == FAILED:
             return Outcome(status="failed")
         line = json.loads(result["event"]) if result["event"] else None
-        return self._outcome(STOPPED if result["status"] == RUNNING else result["status"], line)
-
-    def _outcome(self, status: str, line: dict[str, Any] | None) -> Outcome:
-        return Outcome.of(status, line if line is None else line | {"score": self.value(line)})
+        return outcome_of(result["status"], line, self.value)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles it with its state, and the ledger's writer cannot be: see `save`

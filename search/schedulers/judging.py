@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.schedulers.asha import Asha
+from search.asha import Asha
 
 
 def measured(result: dict[str, Any]) -> float:

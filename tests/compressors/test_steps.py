@@ -43,6 +43,7 @@ def test_every_step_parses_back_from_its_own_dump() -> None:
         ({"step": "quantize", "scheme": "W2A2"}, ["quantize", "scheme", "W2A2"]),
         ({"step": "quantize", "scheme": "W8A8", "keep": ["("]}, ["quantize", "keep", "("]),
         ({"step": "distill", "tokens": 10, "lr": -1}, ["distill", "lr", "-1"]),
+        ({"step": "drop_layers", "count": True}, ["drop_layers", "count", "True is no number"]),
     ],
 )
 def test_errors_are_one_line_and_name_the_fault(fields: dict[str, object], words: list[str]) -> None:

@@ -12,11 +12,11 @@ from compressors.data import read_conversations
 from compressors.store import Store
 from evaluation.reference import CALIBRATION, MODEL
 from search.errors import BadInput
-from search.estimate import cost_of, expected_trials
+from search.estimate import cost_of, expected_promotions, expected_trials
 from search.forms import count_of
 from search.plan import plan, reasons
 from search.recipe import Recipe
-from search.schedulers.asha import Asha
+from search.asha import Asha
 from search.space_file import load_space
 from search.start import new_job
 from tests.search.test_target import CONFIG
@@ -138,6 +138,17 @@ def test_trials_that_come_to_a_rung_are_those_that_the_scheduler_lets_on(trials,
     assert expected_trials(trials, eta, rungs) == pytest.approx(means, rel=0.05)
 
 
+@pytest.mark.parametrize(("trials", "eta", "rungs"), [(14, 2.0, 3), (27, 3.0, 4), (2, 4.0, 2)])
+def test_trials_that_come_to_a_rung_are_those_that_are_promoted(trials, eta, rungs):
+    expected = expected_promotions(trials, eta, rungs)
+    assert expected[0] == trials
+    for before, after in zip(expected, expected[1:], strict=False):
+        assert before / eta - 1 <= after <= before  # the best floor(n / eta), and whoever was among them for a time
+    assert expected[-1] >= 1  # somebody is measured in full
+    stopping = expected_trials(trials, eta, rungs)
+    assert sum(expected) < sum(stopping) + 1  # nobody goes on for having come first
+
+
 def test_what_is_in_the_store_is_told_and_the_store_left_as_it_is(written, tmp_path):
     path = written(STEPS + EVALUATION)
     root = tmp_path / "store"
@@ -149,6 +160,7 @@ def test_what_is_in_the_store_is_told_and_the_store_left_as_it_is(written, tmp_p
     assert everything_in(root) == before
     assert sorted(told["store"]["whole"]) == ["drop_layers(1, last)", "drop_layers(1, last) → context(1024)"]
     assert "in the store: 2 of 5 recipes whole, the first steps of 0 more" in told["text"]
+    assert plan(path, "tiny", root, seed=1)["store"]["whole"] == []  # a search from another seed builds its own
     longer = written((STEPS + EVALUATION).replace("[1024]", "[512]"))
     assert {key: told for key, told in plan(longer, "tiny", root)["store"].items() if key != "why"} == {
         "whole": ["drop_layers(1, last)"], "begun": 1

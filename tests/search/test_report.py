@@ -7,6 +7,7 @@ import pytest
 from search.job import Job
 from search.ledger import Ledger
 from search.picture import figure
+from search.lock import only_driver
 from search.report import in_order, status_of, write_report
 from tests.search.conftest import end_line, rung_line
 
@@ -35,6 +36,14 @@ def test_the_best_is_the_best_of_those_measured_in_full(job):
     assert told["ties"] == ["t002"]  # its interval reaches into the leader's; t000's does not
     assert told["counts"] == {"finished": 3, "stopped": 1, "infeasible": 1, "running": 1}
     assert (told["steps_built"], told["steps_from_store"]) == (6, 0)
+
+
+def test_who_was_interrupted_is_told_what_to_do_next(job):
+    assert status_of(job)["open"] == ["t005"]
+    assert f"interrupted, open trials: 1; go on with `squeeze resume {job.run}`" in status_of(job)["text"]
+    with only_driver(job.run):
+        assert status_of(job)["working"]
+        assert "interrupted" not in status_of(job)["text"]
 
 
 def test_full_measurements_stand_first(job):

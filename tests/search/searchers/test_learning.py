@@ -15,7 +15,7 @@ from search.space_file import load_space
 from tests.search.searchers.test_conformance import finished, value
 
 
-@pytest.mark.parametrize("name", ["tpe", "evolution", "mixed"])
+@pytest.mark.parametrize("name", ["gp", "tpe", "evolution", "mixed"])
 def test_it_finds_good_recipes_sooner_than_blind(name, space):
     def best_after(seed, trials, learn):
         proposer = SEARCHERS[name](space.model_copy(update={"seeds": ()}), seed)
@@ -97,7 +97,7 @@ def test_the_front_of_three_aims_is_kept(space):
     assert best == {told[0], told[1], told[2], told[4]}
 
 
-@pytest.mark.parametrize("name", ["tpe", "evolution", "mixed"])
+@pytest.mark.parametrize("name", ["gp", "tpe", "evolution", "mixed"])
 def test_most_proposals_are_its_own_and_not_chance(name):
     """In a space of thousands, long after a model is sure of what it has seen."""
     wide = load_space("contest").model_copy(update={"seeds": ()})

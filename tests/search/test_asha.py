@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from search.schedulers.asha import Asha
+from search.asha import Asha
 
 
 @pytest.mark.parametrize("eta", [2.0, 3.0, 4.0])
