@@ -17,8 +17,8 @@ from evaluation.description import Description
 from evaluation.devices import Device
 from evaluation.roofline import prefill_seconds, seconds
 from evaluation.workload import CONTEST
-from search.recipe import Recipe
 from search.asha import Asha
+from search.recipe import Recipe
 from search.space import Space
 
 DRAWN = 30  # searches

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from search.errors import BadInput
 from search.export import PICKS, pick
 from search.ledger import TrialRecord, ranked
-from search.outcome import Outcome
 from search.recipe import Recipe
 from search.space import Space
 

@@ -71,13 +71,13 @@ class Space(BaseModel):
     )
     self_rows: int = Field(512, ge=16, description="conversations that the base writes where calibration is self")
     rungs: tuple[Rung, ...] = Field(DEFAULT_RUNGS, description="what a trial pays before it is judged, rising to all")
-    eta: float = Field(2.0, gt=1, description="of the trials at a rung, the best 1/eta go on")
+    eta: float = Field(1.3, gt=1, description="of the trials at a rung, the best 1/eta go on")
     scheduler: SchedulerName = Field(
         "stopping",
         description="stopping: a trial goes on at once or never; promoting: it waits until it is among the best, which "
         "suits few GPUs",
     )
-    searcher: SearcherName = Field("tpe", description="which recipe is tried next")
+    searcher: SearcherName = Field("gp", description="which recipe is tried next")
     engine: EngineName = Field("own", description="own: this environment's vLLM; contest: 0.14.1, see `make contest`")
     passes: int = Field(3, ge=2, description="timed passes over each slice of items, at every rung")
     within: float = Field(

@@ -6,6 +6,7 @@ else is in the recipe, so few trials tell of many recipes. Knows nothing of scor
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from search.recipe import Recipe
 from search.space import LANE, Space
 
 REACH = 0.7  # of a whole range, or of another choice: how far what is known of one place tells of others
-ALONE, PAIRS, WHOLE = 1.0, 0.3, 0.1  # variance of what steps do alone, in pairs, and only all together
+ALONE, PAIRS, WHOLE = 1.0, 1.0, 0.1  # variance of what steps do alone, in pairs, and only all together
 
 
 class Places:
@@ -29,7 +30,7 @@ class Places:
         self.steps = [[one for one in drawn if one.step == step] for step in sorted({one.step for one in drawn})]
         widths = [sum(_width(knob) for knob in knobs) for knobs in self.steps] or [len(space.lanes)]
         ends = [sum(widths[:number]) for number in range(len(widths) + 1)]
-        self.parts = [slice(low, high) for low, high in zip(ends, ends[1:], strict=False)]
+        self.parts = [slice(low, high) for low, high in itertools.pairwise(ends)]
         self._known: dict[str, np.ndarray] = {}
 
     def of(self, recipes: Sequence[Recipe]) -> np.ndarray:
@@ -48,7 +49,7 @@ class Places:
         return self._known[recipe.hash]
 
     def alike(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Covariance of what the steps of recipes at these points do: shape (some, others), 1.4 where they are one."""
+        """Covariance of what the steps of recipes at these points do: shape (some, others), 2.1 where they are one."""
         steps = [_near(some[:, part], others[:, part]) for part in self.parts]
         alone = sum(steps, np.zeros((len(some), len(others))))
         pairs = (alone**2 - sum(one**2 for one in steps)) / 2

@@ -18,7 +18,7 @@ from search.outcome import Outcome
 from search.recipe import Recipe
 from search.space import Space
 
-DRAWS = 20  # of a searcher's own that may repeat before chance takes over
+DRAWS = 20  # by chance near what is good, where a searcher's own draws repeat
 CHANCE_DRAWS = 300  # by chance that may repeat before the space is gone through from its beginning
 LISTED = 20_000  # recipes gone through before it counts as used up
 
@@ -35,6 +35,7 @@ class Proposer(ABC):
     that aim at the score leave out as well what could not win: a `ceiling`, where one is given, below the best score.
     """
 
+    draws = 20  # of its own that may repeat before chance takes over
     wanders = True  # draws by chance when its own draws repeat
     aims_at_score = True
     ceiling: Callable[[Recipe], float] | None = None
@@ -70,7 +71,7 @@ class Proposer(ABC):
             seed = self.seeds.pop(0)
             if seed.hash not in self.tried:
                 return self.note(seed)
-        for _ in range(DRAWS):
+        for _ in range(self.draws):
             recipe = self.draw()
             if recipe is None:
                 break

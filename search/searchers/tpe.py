@@ -38,6 +38,8 @@ class Tpe(Proposer):
     it is there, as one that ranks below those that went further, and gives way to the next.
     """
 
+    draws = 5  # each takes long once there are many trials, and it rarely changes its mind
+
     def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
         super().__init__(space, seed, feasible)
         optuna.logging.set_verbosity(optuna.logging.WARNING)

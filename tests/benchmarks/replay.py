@@ -126,8 +126,8 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="devices")] = 1,
     processes: Annotated[int, typer.Option(min=1, help="of this replay")] = 1,
     seeds_first: Annotated[
-        bool, typer.Option("--seeds-first", help="with the recipes that the space tries first")
-    ] = False,
+        bool, typer.Option("--seeds-first/--no-seeds", help="with or without the recipes that the space tries first")
+    ] = True,
     pooled: Annotated[
         bool, typer.Option("--pooled", help="good is what timings of all recipes say, not luck in one's own")
     ] = False,

@@ -249,7 +249,7 @@ def result_of(name: str, row: Row, last: int) -> dict[str, Any]:
 
 
 def parts_of(
-    table: Table, searcher: str, scheduler: str, eta: float, seed: int, seeds: bool = False
+    table: Table, searcher: str, scheduler: str, eta: float, seed: int, seeds: bool = True
 ) -> tuple[RecipeSearcher, Judging]:
     """A searcher and a scheduler as `search.driver` makes them. Without `seeds` the space's own are not tried first."""
     space = table.space if seeds else table.space.model_copy(update={"seeds": ()})
@@ -269,7 +269,7 @@ def replay(
     eta: float,
     seed: int,
     workers: int = 1,
-    seeds: bool = False,
+    seeds: bool = True,
     pooled: bool = False,
 ) -> Search:
     """One search until it has found a recipe as good as the table's best, or nearly."""

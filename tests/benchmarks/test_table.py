@@ -11,8 +11,7 @@ from search.ledger import Ledger
 from search.space_file import load_space
 from tests.benchmarks.record_worker import left
 from tests.benchmarks.recorded import SPACE, Recording
-from tests.benchmarks.synthetic import synthetic
-from tests.benchmarks.table import TABLE, Table, main, table_of
+from tests.benchmarks.table import Table, main, table_of
 
 SMALL = """
 steps:
@@ -54,7 +53,7 @@ def test_the_space_has_as_many_recipes_as_a_table_needs():
 
 
 def test_a_kept_table_is_whole_and_of_the_space_beside_it():
-    table = Table.read() if TABLE.exists() else synthetic()
+    table = Table.read()
     assert table.lacking() == []
     assert table.about["space"] == SPACE.read_text(encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """What a search would do, told before it begins: counts, refusals, speed, size, hours, and what is done already."""
 
+import itertools
 import json
 import random
 import shutil
@@ -11,12 +12,12 @@ from compressors.build import build
 from compressors.data import read_conversations
 from compressors.store import Store
 from evaluation.reference import CALIBRATION, MODEL
+from search.asha import Asha
 from search.errors import BadInput
 from search.estimate import cost_of, expected_promotions, expected_trials
 from search.forms import count_of
 from search.plan import plan, reasons
 from search.recipe import Recipe
-from search.asha import Asha
 from search.space_file import load_space
 from search.start import new_job
 from tests.search.test_target import CONFIG
@@ -93,7 +94,7 @@ def test_a_plan_needs_no_weights_and_writes_nothing(written, weightless, tmp_pat
 
 
 def test_speed_size_and_hours_are_estimated_where_a_target_is_named(written, weightless):
-    told = plan(written(STEPS + EVALUATION + "target: L4\ntrials: 4\n"), str(weightless))
+    told = plan(written(STEPS + EVALUATION + "target: L4\ntrials: 4\neta: 2\n"), str(weightless))
     speeds = {name: one["speed_norm"] for name, one in told["predicted"].items()}
     assert set(speeds) == set(told["feasible"])
     assert max(speeds, key=speeds.__getitem__).startswith("drop_layers(2")
@@ -142,7 +143,7 @@ def test_trials_that_come_to_a_rung_are_those_that_the_scheduler_lets_on(trials,
 def test_trials_that_come_to_a_rung_are_those_that_are_promoted(trials, eta, rungs):
     expected = expected_promotions(trials, eta, rungs)
     assert expected[0] == trials
-    for before, after in zip(expected, expected[1:], strict=False):
+    for before, after in itertools.pairwise(expected):
         assert before / eta - 1 <= after <= before  # the best floor(n / eta), and whoever was among them for a time
     assert expected[-1] >= 1  # somebody is measured in full
     stopping = expected_trials(trials, eta, rungs)

@@ -6,8 +6,8 @@ import pytest
 
 from search.job import Job
 from search.ledger import Ledger
-from search.picture import figure
 from search.lock import only_driver
+from search.picture import figure
 from search.report import in_order, status_of, write_report
 from tests.search.conftest import end_line, rung_line
 

@@ -1,0 +1,103 @@
+"""Real searches beside the recorded table: `python -m tests.benchmarks.searches --out FOLDER --seeds 10 --at-once 5`.
+
+Each is `squeeze search` on the table's space with what a space has by default, from a seed of its own, on cores of its
+own. What it hands over is looked up in the table, by the score that all its timings together give (`Table.pooled`): how
+far below the table's best is it? Started again, it goes on with what is not finished.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.job import Job
+from search.ledger import Ledger, ranked, trials_of
+from search.recipe import Recipe
+from tests.benchmarks.table import Table
+
+OWN = ("eta:", "searcher:", "trials:", "finalists:")  # of the recording; a search has the defaults
+WITHIN = 0.01  # of the table's best score
+
+
+def space_for(table: Table, folder: Path) -> Path:
+    """The table's space as a search is given it."""
+    lines = [line for line in table.about["space"].splitlines() if not line.startswith(OWN)]
+    path = folder / "space.yaml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def start(folder: Path, space: Path, seed: int, cores: list[int]) -> subprocess.Popen[bytes]:
+    """The search from this seed, begun or gone on with; its words go to a file."""
+    run = folder / f"seed-{seed}"
+    known = ["resume", str(run)]
+    fresh = ["search", str(space), "--base", "tiny", "--out", str(run), "--seed", str(seed)]
+    words = known if (run / "run.json").exists() else fresh
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # a child begins where its parent is
+    try:
+        with (folder / f"seed-{seed}.log").open("a") as log:
+            command = [sys.executable, "-m", "search.cli", *words, "--no-verify"]
+            return subprocess.Popen(command, stdout=log, stderr=log)
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def found_by(run: Path, table: Table) -> str:
+    """What the search in `run` came to, in a line."""
+    if not (run / "run.json").exists():
+        return "not begun"
+    job = Job.load(run)
+    trials = trials_of(Ledger(run / "ledger.jsonl").read()).values()
+    best = next(iter(ranked(trials, job.last_rung)), None)
+    if best is None:
+        return f"{len(trials)} trials, none in full"
+    recipe = Recipe.of(best.recipe)
+    short = max(table.pooled.values()) - table.pooled[recipe.hash]
+    told = "" if best.again is not None else ", not measured again"
+    verdict = "within" if short <= WITHIN else "NOT within"
+    return (
+        f"{len(trials)} trials, score {best.line['score']:.4f}{told}; in the table {table.pooled[recipe.hash]:.4f}, "
+        f"{short:.4f} below its best: {verdict} {WITHIN:g}: {recipe}"
+    )
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="where the runs go")],
+    seeds: Annotated[int, typer.Option(min=1)] = 10,
+    at_once: Annotated[int, typer.Option(min=1, help="searches side by side")] = 1,
+    minutes: Annotated[float, typer.Option(help="end after so long; 0: only when done")] = 0.0,
+) -> None:
+    begin, here = time.monotonic(), sorted(os.sched_getaffinity(0))
+    cores = len(here) // at_once
+    if not cores:
+        raise typer.BadParameter(f"{at_once} searches at once on {len(here)} cores: no core for each")
+    out.mkdir(parents=True, exist_ok=True)
+    table = Table.read()
+    space = space_for(table, out)
+    left, running = list(range(seeds)), dict[int, subprocess.Popen[bytes]]()
+    while left or running:
+        for place in range(at_once):
+            if place in running and running[place].poll() is not None:
+                del running[place]
+            if place not in running and left:
+                running[place] = start(out, space, left.pop(0), here[place * cores : (place + 1) * cores])
+        if minutes and time.monotonic() - begin > 60 * minutes:
+            break
+        time.sleep(1)
+    for one in running.values():
+        one.terminate()
+    for one in running.values():
+        one.wait()
+    for seed in range(seeds):
+        print(f"seed {seed}: {found_by(out / f'seed-{seed}', table)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
