@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from search.ledger import TrialRecord
-from search.outcome import Outcome
+from search.outcome import Outcome, seconds_of
 
 
 class Patience(BaseModel):
@@ -49,8 +49,7 @@ class Budget:
 
     def spend(self, line: dict[str, Any]) -> None:
         """A finished rung's ledger line."""
-        self.seconds += sum(stage["seconds"] for stage in line["stages"] if not stage["cached"])
-        self.seconds += line.get("measuring_seconds", 0.0)
+        self.seconds += seconds_of(line)
 
     def end(self, outcome: Outcome) -> None:
         """A trial ended. Only a full measurement can be a gain; a fault or refusal is no sign that none is left."""

@@ -18,6 +18,7 @@ class Outcome(BaseModel):
     perf_norm: float | None = None
     speed_norm: float | None = None
     size_bytes: float | None = None
+    seconds: float | None = Field(None, description="what that rung took of a device, built and measured")
 
     @classmethod
     def of(cls, status: str, line: dict[str, Any] | None) -> Outcome:
@@ -25,4 +26,11 @@ class Outcome(BaseModel):
         if line is None:
             return cls.model_validate({"status": status})
         figures = {name: line.get(name) for name in ("score", "perf_norm", "speed_norm", "size_bytes")}
+        figures["seconds"] = seconds_of(line)
         return cls.model_validate({"status": status, "rung": line["rung"], **figures})
+
+
+def seconds_of(line: dict[str, Any]) -> float:
+    """What a finished rung took of a device, by its ledger line; what came from the store was paid for before."""
+    built = sum(stage["seconds"] for stage in line.get("stages", ()) if not stage["cached"])
+    return float(built + line.get("measuring_seconds", 0.0))

@@ -1,6 +1,7 @@
-"""A Gaussian process over recipes: tries next what may beat the best by most (expected improvement).
+"""A Gaussian process over recipes: tries next what may beat the best by most in a second of a device.
 
-Jones et al., 1998, on an additive kernel (`search.searchers.kernel`). Every rung that a recipe reached is an
+Expected improvement (Jones et al., 1998) per second (Snoek et al., 2012) on an additive kernel
+(`search.searchers.kernel`), seconds being learned as scores are. Every rung that a recipe reached is an
 observation of its own: low rungs are noisier, and may be off by an amount that all share and by one of the recipe's
 steps, which is how what they say is told from a final score. Recipes under way count as if they had come out as
 expected, so that workers side by side try different ones. The numbers below were chosen by replays of the recorded
@@ -44,6 +45,7 @@ class Gaussian(Proposer):
         self.places = Places(space)
         self.last = len(space.rungs) - 1
         self.seen: dict[str, tuple[Recipe, dict[int, float]]] = {}  # score by rung
+        self.took: dict[int, dict[str, tuple[Recipe, float]]] = {}  # by rung: seconds
         self.under_way: dict[str, Recipe] = {}
         self.refused: set[str] = set()
         self.near = Evolution(space, seed, feasible)
@@ -59,6 +61,8 @@ class Gaussian(Proposer):
     def see(self, recipe: Recipe, outcome: Outcome) -> None:
         if outcome.score is not None:
             self.seen.setdefault(recipe.hash, (recipe, {}))[1][outcome.rung] = outcome.score
+        if outcome.seconds:
+            self.took.setdefault(outcome.rung, {})[recipe.hash] = (recipe, outcome.seconds)
         self.near.see(recipe, outcome)
 
     def learn(self, recipe: Recipe, outcome: Outcome) -> None:
@@ -75,8 +79,8 @@ class Gaussian(Proposer):
         candidates = [one for one in self._candidates() if one.hash not in self.tried | self.refused]
         if not candidates:
             return None
-        gain = self._gain(candidates)
-        for number in np.argsort(-gain):
+        worth = self._gain(candidates) / self._seconds(candidates)
+        for number in np.argsort(-worth):
             if self.is_new(candidates[number]):
                 return candidates[number]
             self.refused.add(candidates[number].hash)
@@ -91,6 +95,18 @@ class Gaussian(Proposer):
         drawn = [self.space.sample(self.wide) for _ in range(DRAWN)]
         drawn += [self.near.draw() for _ in range(CHILDREN)]
         return list({one.hash: one for one in drawn}.values())
+
+    def _seconds(self, candidates: Sequence[Recipe]) -> np.ndarray:
+        """What each would take on all the rungs that some recipe reached; alike for all where nobody told."""
+        points, total = self.places.of(candidates), np.zeros(len(candidates))
+        for told in self.took.values():
+            logs = np.log([seconds for _, seconds in told.values()])
+            spread = max(float(logs.std()), LEAST)
+            places = self.places.of([recipe for recipe, _ in told.values()])
+            at_last = np.full(len(told), self.last)
+            model = Posterior(self.places, places, at_last, (logs - logs.mean()) / spread, self.last)
+            total += np.exp(model.at(points)[0] * spread + logs.mean())
+        return total if total.any() else np.ones(len(candidates))
 
     def _gain(self, candidates: Sequence[Recipe]) -> np.ndarray:
         """Expected improvement of each over the best, in units of the scores' spread."""

@@ -169,11 +169,12 @@ class Table:
 
 
 def line_of(trial: str, row: Row) -> dict[str, Any]:
-    """A measured row as the ledger's line of a trial; stages stay in the row."""
+    """A measured row as the ledger's line of a trial whose store held nothing."""
     names = {"rung", "score", "perf_norm", "speed_norm", "speed_low", "speed_high", "speed_by"}
     names |= {"perf_low", "perf_high", "perf_by"}
     figures = row.model_dump(include=names | {"size_bytes", "measuring_seconds"})
-    return {"event": "rung", "trial": trial, "recipe": json.loads(row.recipe), "stages": []} | figures
+    stages = [{"step": one.step, "seconds": one.seconds, "cached": False} for one in row.stages]
+    return {"event": "rung", "trial": trial, "recipe": json.loads(row.recipe), "stages": stages} | figures
 
 
 def row_of(line: dict[str, Any]) -> Row:

@@ -94,7 +94,14 @@ def test_what_a_trial_ended_with(space):
     ended = RecipeSearcher(Tpe(space), Budget(2))._ended
     line = rung_line("t000", 1, 0.6)
     told = {"event": json.dumps(line), "score": 0.6, "rung": 1}
-    figures = {"rung": 1, "score": 0.6, "perf_norm": 1.0, "speed_norm": line["speed_norm"], "size_bytes": 1000.0}
+    figures = {
+        "rung": 1,
+        "score": 0.6,
+        "perf_norm": 1.0,
+        "speed_norm": line["speed_norm"],
+        "size_bytes": 1000.0,
+        "seconds": 1.0,
+    }
     assert ended(told | {"status": "running"}) == Outcome(status="stopped", **figures)
     assert ended(told | {"status": "finished"}) == Outcome(status="finished", **figures)
     assert ended(told | {"status": "failed"}) == ended(None) == Outcome(status="failed")

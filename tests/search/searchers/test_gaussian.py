@@ -124,3 +124,17 @@ def test_a_large_space_is_searched_in_what_is_drawn_of_it():
     assert len({recipe.hash for recipe in found}) == 12
     late = [len(recipe.steps) for recipe in found[-4:]]
     assert max(late) <= min(3, max(len(recipe.steps) for recipe in found[:5]))
+
+
+def test_of_equal_promise_the_cheap_one_is_tried(space):
+    """Training takes ten times as long and brings nothing: what trains is tried last."""
+    proposer = Gaussian(whole(space).model_copy(update={"seeds": ()}))
+    recipes = list(recipes_of(proposer.space))
+    trains = [any(step.step == "distill" for step in recipe.steps) for recipe in recipes]
+    for recipe, slow in list(zip(recipes, trains, strict=True))[::3]:
+        proposer.note(recipe)
+        proposer.tell(recipe, Outcome(status="finished", rung=2, score=0.5, seconds=100.0 if slow else 10.0))
+    seconds = proposer._seconds(recipes)
+    assert min(seconds[trains]) > 3 * max(seconds[~np.array(trains)])
+    proposed = [proposer.propose() for _ in range(4)]
+    assert not any(step.step == "distill" for recipe in proposed for step in recipe.steps)
