@@ -24,7 +24,7 @@ from search.job import Job
 from search.ledger import Ledger, TrialRecord, trials_of
 from search.lock import only_driver
 from search.pace import Pace
-from search.prospects import ceiling_for, devices_of
+from search.prospects import devices_of, prospects_for
 from search.recipe import Recipe
 from search.wandb_log import WandbLog
 from search.watch import Watch
@@ -125,7 +125,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     except LookupError as fault:
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
-    proposer.ceiling = ceiling_for(job.space, job.base, devices_of(nodes) if job.device == "cuda" else [])
+    proposer.foresee(prospects_for(job.space, job.base, devices_of(nodes) if job.device == "cuda" else []))
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
     finals = Finals(
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,

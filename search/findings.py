@@ -76,13 +76,13 @@ def _costs(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
 
 def _next(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
     from search.driver import feasible_for
-    from search.prospects import ceiling_for
+    from search.prospects import prospects_for
 
     if not (job.base / "config.json").exists():
         return
     try:
-        ceiling = ceiling_for(job.space, job.base, _devices(trials))
-        found = next_recipes(job.space, trials, job.seed, feasible_for(job), ceiling)
+        prospects = prospects_for(job.space, job.base, _devices(trials))
+        found = next_recipes(job.space, trials, job.seed, feasible_for(job), prospects)
     except BadInput as fault:  # the run's engine is elsewhere, or its space holds its recipes no more
         yield f"what to try next cannot be told here: {fault}"
         return

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from search.errors import BadInput
 from search.export import PICKS, pick
 from search.ledger import TrialRecord, ranked
 from search.recipe import Recipe
 from search.space import Space
+
+if TYPE_CHECKING:
+    from search.searchers.proposer import Foresees
 
 ENOUGH = 8  # recipes at a rung before anything is said of what mattered
 LEVELS = 6  # of a number, when what mattered is asked: more are gathered in as many groups
@@ -101,7 +104,7 @@ def next_recipes(
     trials: Sequence[TrialRecord],
     seed: int,
     feasible: Callable[[Recipe], bool],
-    ceiling: Callable[[Recipe], float] | None = None,
+    prospects: Foresees | None = None,
     count: int = 3,
 ) -> list[Recipe]:
     """What the space's searcher would try next, knowing all this."""
@@ -109,7 +112,7 @@ def next_recipes(
     from search.searchers import SEARCHERS
 
     proposer = SEARCHERS[space.searcher](space, seed, feasible)
-    proposer.ceiling = ceiling
+    proposer.foresee(prospects)
     retell(proposer, trials)
     found = [proposer.propose() for _ in range(count)]
     return [recipe for recipe in found if recipe is not None]

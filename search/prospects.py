@@ -8,7 +8,7 @@ measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,31 @@ class Prospects:
         self.base = base
         self.devices = [device_of(name) for name in devices]
         self.original = description_of(base) if self.devices else None
-        self._known: dict[Description, float] = {}
+        self._known: dict[Description, tuple[float, float]] = {}
 
     def ceiling(self, recipe: Recipe) -> float:
         """The score on the fastest device, SpeedNorm as much above its prediction as roofline and length may put it."""
-        if self.original is None:
-            return math.inf
+        return math.inf if self.original is None else combine(PERF_AT_BEST, self._speeds(recipe)[1] + LENGTH)
+
+    def outlook(self, recipe: Recipe) -> float:
+        """The score on the fastest device as the roofline predicts it, with quality kept whole."""
+        return 0.0 if self.original is None else combine(1.0, self._speeds(recipe)[0])
+
+    def _speeds(self, recipe: Recipe) -> tuple[float, float]:
+        """SpeedNorm on the fastest device, as predicted and as it may be at most. To be asked where one is known."""
+        assert self.original is not None
         model = described(recipe, self.base)
         if model not in self._known:
-            speeds = (predict(model, self.original, CONTEST, one).speed_norm + one.error for one in self.devices)
-            self._known[model] = combine(PERF_AT_BEST, max(speeds) + LENGTH)
+            found = [(predict(model, self.original, CONTEST, one).speed_norm, one.error) for one in self.devices]
+            self._known[model] = max(speed for speed, _ in found), max(speed + error for speed, error in found)
         return self._known[model]
 
 
-def ceiling_for(space: Space, base: Path, at_hand: Collection[str]) -> Callable[[Recipe], float] | None:
-    """What a recipe could score at best where all devices `at_hand` are the space's target; None elsewhere."""
+def prospects_for(space: Space, base: Path, at_hand: Collection[str]) -> Prospects | None:
+    """Of the space's recipes where all devices `at_hand` are its target, of which alone the roofline is to be held."""
     if space.target is None or space.thinking or set(at_hand) != {space.target}:
         return None
-    return Prospects(base, [space.target]).ceiling
+    return Prospects(base, [space.target])
 
 
 def devices_of(nodes: Iterable[Mapping[str, Any]]) -> list[DeviceName]:

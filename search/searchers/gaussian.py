@@ -111,16 +111,15 @@ class Gaussian(Proposer):
     def _gain(self, candidates: Sequence[Recipe]) -> np.ndarray:
         """Expected improvement of each over the best, in units of the scores' spread."""
         rows = [(recipe, rung, score) for recipe, scores in self.seen.values() for rung, score in scores.items()]
-        points = self.places.of([recipe for recipe, _, _ in rows])
-        rungs = np.array([rung for _, rung, _ in rows])
+        recipes = [recipe for recipe, _, _ in rows]
+        points, rungs = self.places.of(recipes), np.array([rung for _, rung, _ in rows])
         scores = np.array([score for _, _, score in rows])
         middle = float(np.median(scores))
-        scores = np.maximum(scores, middle - WORST * (scores.max() - middle))
-        spread = max(float(scores.std()), LEAST)
+        scores = np.maximum(scores, middle - WORST * (scores.max() - middle)) - self._foreseen(recipes)
+        middle, spread = float(np.median(scores)), max(float(scores.std()), LEAST)
         waiting = self.places.of(list(self.under_way.values()))
         model = Posterior(self.places, points, rungs, (scores - middle) / spread, self.last)
-        told, _ = model.at(points)
-        best = float(told.max())
+        best = float((model.at(points)[0] + self._foreseen(recipes) / spread).max())
         if len(waiting):  # as if they had come out as expected: only what is unknown shrinks
             expected, _ = model.at(waiting)
             model = Posterior(
@@ -128,7 +127,11 @@ class Gaussian(Proposer):
                 np.append((scores - middle) / spread, expected), self.last,
             )  # fmt: skip
         mean, deviation = model.at(self.places.of(candidates))
-        return improvement(mean, deviation, best)
+        return improvement(mean + self._foreseen(candidates) / spread, deviation, best)
+
+    def _foreseen(self, recipes: Sequence[Recipe]) -> np.ndarray:
+        """What is known before: only how far scores are from it is learned."""
+        return np.array([self.outlook(one) if self.outlook is not None else 0.0 for one in recipes])
 
 
 def improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:

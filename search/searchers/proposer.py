@@ -11,7 +11,7 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from search.forms import recipes_of
 from search.outcome import Outcome
@@ -28,17 +28,26 @@ def always(_recipe: Recipe) -> bool:
     return True
 
 
+class Foresees(Protocol):
+    """What is known of a recipe before it is built, as `search.prospects` does."""
+
+    def ceiling(self, recipe: Recipe) -> float: ...
+    def outlook(self, recipe: Recipe) -> float: ...
+
+
 class Proposer(ABC):
     """Proposes recipes of a space.
 
     Recipes that are not `feasible` are not proposed, unless as seeds: who names one is told why it is refused. Those
     that aim at the score leave out as well what could not win: a `ceiling`, where one is given, below the best score.
+    Who models scores begins with the `outlook`, where one is given: the score that a recipe would have at its speed.
     """
 
     draws = 20  # of its own that may repeat before chance takes over
     wanders = True  # draws by chance when its own draws repeat
     aims_at_score = True
     ceiling: Callable[[Recipe], float] | None = None
+    outlook: Callable[[Recipe], float] | None = None
 
     def __init__(self, space: Space, seed: int = 0, feasible: Callable[[Recipe], bool] = always) -> None:
         self.space = space
@@ -47,6 +56,11 @@ class Proposer(ABC):
         self.tried: set[str] = {Recipe([]).hash}  # the base is measured beside every candidate: no trial for it
         self.chance = Chance(seed)
         self.best = 0.0  # of those measured in full
+
+    def foresee(self, prospects: Foresees | None) -> None:
+        """Take into account what can be told before anything is built; None: nothing can."""
+        if prospects is not None:
+            self.ceiling, self.outlook = prospects.ceiling, prospects.outlook
 
     @abstractmethod
     def draw(self) -> Recipe | None:

@@ -6,11 +6,14 @@ import pytest
 
 from evaluation.devices import H100, known_device
 from evaluation.reference import MODEL
+from search.forms import recipes_of
 from search.outcome import Outcome
-from search.prospects import LENGTH, PERF_AT_BEST, Prospects, devices_of
+from search.prospects import LENGTH, PERF_AT_BEST, Prospects, devices_of, prospects_for
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
+from search.searchers.gaussian import STARTUP, Gaussian
 from search.target import speed_on
+from tests.search.searchers.test_conformance import whole
 
 FASTER = Recipe.of([{"step": "drop_layers", "count": 3}])
 
@@ -51,6 +54,33 @@ def test_devices_are_read_off_what_ray_counts():
 )
 def test_a_device_is_known_by_its_whole_name(told, known):
     assert known_device(told) == known
+
+
+def test_the_outlook_is_the_predicted_score_with_whole_quality():
+    found = Prospects(MODEL, ["H100"])
+    speed = speed_on("H100", FASTER, MODEL).speed_norm
+    assert found.outlook(FASTER) == pytest.approx(0.5 + 0.5 * speed)
+    assert found.outlook(Recipe([])) == pytest.approx(0.5)
+    assert Prospects(MODEL, []).outlook(FASTER) == 0.0
+
+
+def test_only_on_the_target_is_anything_foreseen(space):
+    aimed = space.model_copy(update={"target": "L4"})
+    assert prospects_for(aimed, MODEL, ["L4"]) is not None
+    for other, at_hand in ((space, ["L4"]), (aimed, ["H100"]), (aimed, ["L4", "H100"]), (aimed, [])):
+        assert prospects_for(other, MODEL, at_hand) is None
+    assert prospects_for(aimed.model_copy(update={"thinking": True}), MODEL, ["L4"]) is None
+
+
+def test_a_model_of_scores_begins_with_the_outlook(space):
+    """Where scores are what was foreseen, the best is proposed as soon as the model speaks."""
+    known = whole(space)
+    wanted = Recipe.of([{"step": "drop_layers", "count": 3}, {"step": "quantize", "scheme": "W8A8"}])
+    proposer = Gaussian(known)
+    proposer.outlook = lambda recipe: 0.5 + 0.2 * (recipe == wanted)
+    for recipe in [one for one in recipes_of(known) if one != wanted][:STARTUP]:
+        proposer.tell(recipe, Outcome(status="finished", rung=2, score=0.5))
+    assert proposer.propose() == wanted
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHERS))
