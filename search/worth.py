@@ -14,7 +14,7 @@ from typing import Any
 from evaluation.score import combine
 from search.pace import Pace, Z
 
-NEAR = 0.05  # spread of a final PerfNorm around likelihood's; 0.050 over 179, as KL was then (docs/measurements.md)
+NEAR = 0.05  # spread of a final PerfNorm around likelihood's; 0.056 over the recorded table (docs/measurements.md)
 FEWEST = 0.01  # spread of PerfNorm that answers to few items are known to have at least
 
 
