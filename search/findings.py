@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from evaluation.devices import DeviceName, known_device
 from search.costs import costs_of
 from search.errors import BadInput
 from search.insight import bests, front, mattered, next_recipes
@@ -90,9 +91,6 @@ def _next(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
         yield f"{job.space.searcher} would try next: {recipe}"
 
 
-def _devices(trials: Sequence[TrialRecord]) -> set[str]:
-    """What trials were measured on, by the names that Ray has for the kinds we know."""
-    from search.prospects import KINDS
-
-    found = {trial.line["device"].removeprefix("NVIDIA ") for trial in trials if trial.last is not None}
-    return {KINDS.get(name, name) for name in found}
+def _devices(trials: Sequence[TrialRecord]) -> set[DeviceName | None]:
+    """What trials were measured on; None stands for what nobody knows."""
+    return {known_device(trial.line["device"]) for trial in trials if trial.last is not None}

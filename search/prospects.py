@@ -54,7 +54,7 @@ class Prospects:
         return self._known[model]
 
 
-def prospects_for(space: Space, base: Path, at_hand: Collection[str]) -> Prospects | None:
+def prospects_for(space: Space, base: Path, at_hand: Collection[str | None]) -> Prospects | None:
     """Of the space's recipes where all devices `at_hand` are its target, of which alone the roofline is to be held."""
     if space.target is None or space.thinking or set(at_hand) != {space.target}:
         return None

@@ -6,13 +6,16 @@ import pytest
 
 from evaluation.devices import H100, known_device
 from evaluation.reference import MODEL
+from search.findings import _devices
 from search.forms import recipes_of
+from search.ledger import trials_of
 from search.outcome import Outcome
 from search.prospects import LENGTH, PERF_AT_BEST, Prospects, devices_of, prospects_for
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
 from search.searchers.gaussian import STARTUP, Gaussian
 from search.target import speed_on
+from tests.search.conftest import rung_line
 from tests.search.searchers.test_conformance import whole
 
 FASTER = Recipe.of([{"step": "drop_layers", "count": 3}])
@@ -104,3 +107,10 @@ def test_no_ceiling_lies_below_what_was_measured():
     for one in measured.values():
         told = predict(one.model, base.model, one.workload, known("H100")).speed_norm
         assert combine(1.0, 1 - one.seconds / base.seconds) < combine(PERF_AT_BEST, told + H100.error + LENGTH)
+
+
+def test_what_trials_were_measured_on_is_read_off_the_ledger():
+    lines = [rung_line(f"t00{number}", 2, 0.6) | {"device": name} for number, name in enumerate(["NVIDIA L4", "Xeon"])]
+    first, both = trials_of(lines[:1]).values(), trials_of(lines).values()
+    assert _devices(list(first)) == {"L4"}
+    assert _devices(list(both)) == {"L4", None}
