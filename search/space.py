@@ -100,7 +100,7 @@ class Space(BaseModel):
         None, gt=0, description="no trial is begun once GPUs, or machines without one, have worked so long in all"
     )
     patience: Patience | None = Field(None, description="no trial is begun once so many brought no gain")
-    trials: int = Field(14, ge=1, description="recipes tried when --trials is not given")
+    trials: int = Field(48, ge=1, description="recipes tried when --trials is not given")
     hours: float | None = Field(None, gt=0, description="wall-clock budget when --hours is not given")
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")

@@ -34,17 +34,22 @@ def space_for(table: Table, folder: Path) -> Path:
 
 
 def start(folder: Path, space: Path, seed: int, cores: list[int]) -> subprocess.Popen[bytes]:
-    """The search from this seed, begun or gone on with; its words go to a file."""
+    """The search from this seed, begun or gone on with; its words go to a file.
+
+    All share a store: what one has built, no other builds again.
+    """
     run = folder / f"seed-{seed}"
     known = ["resume", str(run)]
-    fresh = ["search", str(space), "--base", "tiny", "--out", str(run), "--seed", str(seed)]
+    fresh = ["search", str(space), "--base", "tiny", "--out", str(run), "--seed", str(seed), "--store"]
+    fresh.append(str(folder / "store"))
     words = known if (run / "run.json").exists() else fresh
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)  # a child begins where its parent is
     try:
         with (folder / f"seed-{seed}.log").open("a") as log:
             command = [sys.executable, "-m", "search.cli", *words, "--no-verify"]
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            few = os.environ | {"OMP_NUM_THREADS": str(len(cores))}  # Ray would give it all of the machine's
+            return subprocess.Popen(command, stdout=log, stderr=log, env=few)
     finally:
         os.sched_setaffinity(0, mine)
 
