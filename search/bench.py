@@ -116,7 +116,7 @@ class Bench:
             self.data if any(step.takes_data() for step in recipe.steps) else NO_DATA,
             device=self.job.device,
             progress=self.progress,
-            seed=self.job.seed,
+            seed=self.job.space.training_seed,
             before_work=self._make_room,
             furthest=self._furthest,
         )

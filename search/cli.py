@@ -31,7 +31,7 @@ HoursOpt = Annotated[
 ]
 AddressOpt = Annotated[str | None, typer.Option("--address", help="a Ray cluster; without it, this machine")]
 StoreOpt = Annotated[Path | None, typer.Option("--store", help="where artifacts live (default: RUN/store)")]
-SeedOpt = Annotated[int, typer.Option("--seed", help="of the searcher and of training")]
+SeedOpt = Annotated[int, typer.Option("--seed", help="of the searcher: which recipes chance picks")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
 EngineOpt = Annotated[
     EngineName | None, typer.Option("--engine", help="own or contest (vLLM 0.14.1); default: the space's")
@@ -155,13 +155,12 @@ def plan(
     space: SpaceArg,
     base: BaseOpt,
     store: Annotated[Path | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
-    seed: SeedOpt = 0,
     as_json: JsonOpt = False,
 ) -> None:
     """Say what a search would try, refuse and cost; starts nothing, and needs config and tokenizer alone."""
     from search.plan import plan as work
 
-    told = work(space, base, store, seed)
+    told = work(space, base, store)
     _print(told, as_json, told["text"])
 
 

@@ -27,7 +27,7 @@ class Job(BaseModel):
     device: str = Field(description="cpu or cuda")
     trials: int = Field(ge=1)
     hours: float | None = None
-    seed: int = 0
+    seed: int = Field(0, description="of the searcher")
     id: str = Field(default_factory=lambda: uuid.uuid4().hex[:8], description="tells this run from others of its name")
     left_out: dict[str, str] | None = Field(None, description="benchmarks not in perf, and why; decided once a run")
     asked: list[str] = Field(default_factory=list, description="the command line, for people")
@@ -51,7 +51,7 @@ class Job(BaseModel):
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("it holds no mapping")
-            return cls.model_validate(_moved(content, run.resolve()))
+            return cls.model_validate(_with_training_seed(_moved(content, run.resolve())))
         except ValidationError as fault:
             raise BadInput(f"{path}: {first_error(fault)}") from fault
         except ValueError as fault:
@@ -69,6 +69,14 @@ class Job(BaseModel):
     @property
     def last_rung(self) -> int:
         return len(self.space.rungs) - 1
+
+
+def _with_training_seed(content: dict[str, Any]) -> dict[str, Any]:
+    """Runs begun before spaces had one trained with the search's seed."""
+    space = content.get("space")
+    if not isinstance(space, dict) or "training_seed" in space:
+        return content
+    return content | {"space": space | {"training_seed": content.get("seed", 0)}}
 
 
 def _moved(content: dict[str, Any], run: Path) -> dict[str, Any]:

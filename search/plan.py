@@ -48,7 +48,7 @@ class Looked:
         return [str(recipe) for recipe in self.feasible]
 
 
-def plan(space: str, base: str, store: Path | None = None, seed: int = 0) -> dict[str, Any]:
+def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
     """Everything that can be said of a search before it begins, `text` for people. Raises `BadInput`."""
     file, folder = read_space(space), find_base(base, weights=False)
     spec = file.space
@@ -82,7 +82,7 @@ def plan(space: str, base: str, store: Path | None = None, seed: int = 0) -> dic
         "hours": spec.hours,
         "cost": cost_of(spec, trials, looked.feasible, looked.models, original, device).model_dump(),
         "rungs": [rung.model_dump() for rung in spec.rungs],
-        "store": hits(store, spec, looked.feasible, folder, seed) if store is not None else None,
+        "store": hits(store, spec, looked.feasible, folder) if store is not None else None,
         "left_out": left_out,
         "unread": unread,
     }

@@ -17,17 +17,17 @@ from search.recipe import Recipe
 from search.space import SELF, Space
 
 
-def hits(root: Path, spec: Space, recipes: Sequence[Recipe], base: Path, seed: int = 0) -> dict[str, Any]:
+def hits(root: Path, spec: Space, recipes: Sequence[Recipe], base: Path) -> dict[str, Any]:
     """How many of `recipes` are there whole, as the last rung needs them, and of how many the first steps, at any rung.
 
-    `seed` is the search's, of training among others. `why` says, where it is given, why nothing can be looked up.
+    `why` says, where it is given, why nothing can be looked up.
     """
     if not any(base.glob("*.safetensors")):
         return {"why": "the base has no weights here, by which artifacts are named", "whole": [], "begun": 0}
     store, original = Store(root, make=False), base_artifact(base)
     best: dict[str, Any] = {"why": None, "whole": [], "begun": 0}
     for data in _conversations(spec, store):
-        lookup = Lookup(store, original, data, find_device(), seed)
+        lookup = Lookup(store, original, data, find_device(), spec.training_seed)
         whole, begun = [], 0
         for recipe in recipes:
             if lookup.steps_there(recipe.steps) == len(recipe.steps):

@@ -102,6 +102,9 @@ class Space(BaseModel):
     patience: Patience | None = Field(None, description="no trial is begun once so many brought no gain")
     trials: int = Field(48, ge=1, description="recipes tried when --trials is not given")
     hours: float | None = Field(None, gt=0, description="wall-clock budget when --hours is not given")
+    training_seed: int = Field(
+        0, ge=0, description="of training; searches with the same share what they build, whatever their --seed"
+    )
     max_model_len: int = Field(4096, ge=128, description="prompt and answer together, tokens")
     thinking: bool = Field(False, description="let the chat template open a thinking block")
 

@@ -1,8 +1,9 @@
 """Real searches beside the recorded table: `python -m tests.benchmarks.searches --out FOLDER --seeds 10 --at-once 5`.
 
 Each is `squeeze search` on the table's space with what a space has by default, from a seed of its own, on cores of its
-own. What it hands over is looked up in the table, by the score that all its timings together give (`Table.pooled`): how
-far below the table's best is it? Started again, it goes on with what is not finished.
+own, as many as the table's workers had. All share a store. What a search hands over is looked up in the table, by the
+score that all its timings together give (`Table.pooled`): how far below the table's best is it? Started again, it goes
+on with what is not finished.
 """
 
 from __future__ import annotations
@@ -34,10 +35,7 @@ def space_for(table: Table, folder: Path) -> Path:
 
 
 def start(folder: Path, space: Path, seed: int, cores: list[int]) -> subprocess.Popen[bytes]:
-    """The search from this seed, begun or gone on with; its words go to a file.
-
-    All share a store: what one has built, no other builds again.
-    """
+    """The search from this seed, begun or gone on with; its words go to a file."""
     run = folder / f"seed-{seed}"
     known = ["resume", str(run)]
     fresh = ["search", str(space), "--base", "tiny", "--out", str(run), "--seed", str(seed), "--store"]
@@ -77,12 +75,12 @@ def main(
     out: Annotated[Path, typer.Option(help="where the runs go")],
     seeds: Annotated[int, typer.Option(min=1)] = 10,
     at_once: Annotated[int, typer.Option(min=1, help="searches side by side")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="of each: the table's speeds are those of 2")] = 2,
     minutes: Annotated[float, typer.Option(help="end after so long; 0: only when done")] = 0.0,
 ) -> None:
     begin, here = time.monotonic(), sorted(os.sched_getaffinity(0))
-    cores = len(here) // at_once
-    if not cores:
-        raise typer.BadParameter(f"{at_once} searches at once on {len(here)} cores: no core for each")
+    if at_once * cores > len(here):
+        raise typer.BadParameter(f"{at_once} searches on {cores} cores each: there are {len(here)}")
     out.mkdir(parents=True, exist_ok=True)
     table = Table.read()
     space = space_for(table, out)

@@ -161,7 +161,8 @@ def test_what_is_in_the_store_is_told_and_the_store_left_as_it_is(written, tmp_p
     assert everything_in(root) == before
     assert sorted(told["store"]["whole"]) == ["drop_layers(1, last)", "drop_layers(1, last) → context(1024)"]
     assert "in the store: 2 of 5 recipes whole, the first steps of 0 more" in told["text"]
-    assert plan(path, "tiny", root, seed=1)["store"]["whole"] == []  # a search from another seed builds its own
+    other = written("training_seed: 1\n" + STEPS + EVALUATION)
+    assert plan(other, "tiny", root)["store"]["whole"] == []  # trained from another seed it is another model
     longer = written((STEPS + EVALUATION).replace("[1024]", "[512]"))
     assert {key: told for key, told in plan(longer, "tiny", root)["store"].items() if key != "why"} == {
         "whole": ["drop_layers(1, last)"], "begun": 1

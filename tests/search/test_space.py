@@ -1,5 +1,6 @@
 """Spaces: what they hold, what they refuse, and how a recipe is found in them again."""
 
+import json
 from pathlib import Path
 
 import optuna
@@ -106,6 +107,16 @@ def test_a_space_survives_run_json(space, tmp_path):
     job.save()
     (tmp_path / "ledger.jsonl").touch()
     assert Job.load(tmp_path) == job
+
+
+def test_a_run_begun_before_spaces_had_a_training_seed_goes_on_with_that_of_its_search(space, tmp_path):
+    where = {"base": tmp_path, "run": tmp_path, "store": tmp_path / "store"}
+    Job(**where, base_key="0", space=space, device="cpu", trials=3, seed=3).save()
+    (tmp_path / "ledger.jsonl").touch()
+    content = json.loads((tmp_path / "run.json").read_text())
+    del content["space"]["training_seed"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert Job.load(tmp_path).space.training_seed == 3
 
 
 @pytest.mark.parametrize(
