@@ -30,6 +30,7 @@ from evaluation.record import Subject
 from evaluation.score import Score, near, score
 from evaluation.serves import installed, row
 from evaluation.suite import Suite
+from search.advice import advice_of
 from search.errors import BadInput
 from search.forms import steps_of
 from search.job import Job
@@ -282,4 +283,5 @@ def _stage_line(stage: Stage) -> dict[str, Any]:
         "seconds": round(stage.seconds, 3),
         "peak_gpu_bytes": stage.peak_gpu_bytes,
         **{name: stage.notes[name] for name in ("kept",) if isinstance(stage.notes.get(name), str)},
+        **({"advice": advice} if (advice := advice_of(stage.notes)) else {}),
     }

@@ -19,6 +19,9 @@ class Outcome(BaseModel):
     speed_norm: float | None = None
     size_bytes: float | None = None
     seconds: float | None = Field(None, description="what that rung took of a device, built and measured")
+    advice: dict[str, int] = Field(
+        default_factory=dict, description="by STEP.FIELD, the number that what was measured on the way speaks for"
+    )
 
     @classmethod
     def of(cls, status: str, line: dict[str, Any] | None) -> Outcome:
@@ -27,6 +30,11 @@ class Outcome(BaseModel):
             return cls.model_validate({"status": status})
         figures = {name: line.get(name) for name in ("score", "perf_norm", "speed_norm", "size_bytes")}
         figures["seconds"] = seconds_of(line)
+        figures["advice"] = {
+            f"{stage['step']}.{field}": number
+            for stage in line.get("stages", ())
+            for field, number in stage.get("advice", {}).items()
+        }
         return cls.model_validate({"status": status, "rung": line["rung"], **figures})
 
 

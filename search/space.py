@@ -215,7 +215,7 @@ class Space(BaseModel):
         nearest: Recipe | None = None
         for placed in _placings(recipe.steps, self.steps):
             params = self._params(placed)
-            drawn = self.sample(_Replay(params))
+            drawn = self.sample(Replay(params))
             if drawn == recipe:
                 return params
             nearest = nearest or drawn
@@ -241,7 +241,7 @@ class Space(BaseModel):
         return params
 
 
-class _Replay:
+class Replay:
     """Answers suggestions from a dict, as far as it holds them."""
 
     def __init__(self, params: dict[str, Any]) -> None:

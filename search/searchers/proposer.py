@@ -1,7 +1,8 @@
 """What every searcher is: it proposes recipes, each once, and is told how they ended.
 
-A searcher adds two things to `Proposer`: how it draws, and what it learns. Seeds, repeats, what cannot be built and the
-end of a space are settled here, alike for all. Knows nothing of Ray, so that a searcher can be replayed and tested.
+A searcher adds two things to `Proposer`: how it draws, and what it learns. Seeds (those of the space, and what trials
+advise), repeats, what cannot be built and the end of a space are settled here, alike for all. Knows nothing of Ray, so
+that a searcher can be replayed and tested.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from search.advice import advised
 from search.forms import recipes_of
 from search.outcome import Outcome
 from search.recipe import Recipe
@@ -53,6 +55,7 @@ class Proposer(ABC):
         self.space = space
         self.feasible = feasible
         self.seeds = list(space.seed_recipes())
+        self.advised: set[str] = set()  # what was proposed since a trial spoke for it, once for each change
         self.tried: set[str] = {Recipe([]).hash}  # the base is measured beside every candidate: no trial for it
         self.chance = Chance(seed)
         self.best = 0.0  # of those measured in full
@@ -119,6 +122,10 @@ class Proposer(ABC):
         if outcome.status == "finished" and outcome.score is not None:
             self.best = max(self.best, outcome.score)
         self.learn(recipe, outcome)
+        for change, seed in advised(self.space, recipe, outcome.advice):
+            if change not in self.advised and self.is_new(seed):
+                self.seeds.append(seed)
+            self.advised.add(change)
 
     def is_new(self, recipe: Recipe) -> bool:
         return recipe.hash not in self.tried and self.feasible(recipe) and self.may_win(recipe)

@@ -9,6 +9,7 @@ from search.outcome import Outcome
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
 from search.space import SearcherName, Space
+from search.space_file import load_space
 
 
 def value(recipe: Recipe) -> float:
@@ -45,6 +46,39 @@ def test_a_space_can_name_each_of_them():
 def test_seeds_come_first_in_their_order(made, space):
     proposer = made(space)
     assert [proposer.propose(), proposer.propose()] == space.seed_recipes()
+
+
+def test_what_a_trial_advises_is_tried_next_and_once(made, sparing):
+    proposer = made(sparing)
+    proposer.tell(proposer.propose(), told := finished_with({"quantize.sensitive": 3}))
+    advised = proposer.propose()
+    assert [getattr(step, "sensitive", None) for step in advised.steps] == [2]  # of 0, 1 and 2 the nearest
+    proposer.tell(advised, told)
+    assert not proposer.seeds
+
+
+def test_a_resumed_search_does_not_try_again_what_was_advised(made, sparing):
+    before, after = made(sparing), made(sparing)
+    for _ in range(2):
+        recipe = before.propose()
+        for one in (before, after):
+            one.tell(recipe, finished_with({"quantize.sensitive": 3}))
+    assert after.propose() != recipe
+
+
+def finished_with(advice: dict[str, int]) -> Outcome:
+    return Outcome(status="finished", rung=2, score=0.5, perf_norm=1.0, speed_norm=0.0, size_bytes=1.0, advice=advice)
+
+
+@pytest.fixture
+def sparing(tmp_path, space_text):
+    path = tmp_path / "sparing.yaml"
+    steps, rest = space_text.split("  - step: distill")[0], space_text.split("evaluation:")[1]
+    quantize = "  - {step: quantize, scheme: W4A16, sensitive: [0, 1, 2], sensitive_scheme: "
+    condition = "{when: {sensitive: [1, 2]}, values: [bf16, W8A8]}}\n"
+    seeds = "seeds: [[{step: quantize, scheme: W4A16, sensitive: 1, sensitive_scheme: W8A8}]]\n"
+    path.write_text(f"{steps}{quantize}{condition}{seeds}evaluation:{rest}")
+    return load_space(str(path))
 
 
 def test_no_recipe_twice_until_none_is_left(made, space):
