@@ -106,11 +106,11 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
 
 def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     """Run Ray Tune, which measures the best again, too; True when all that is done, False when interrupted."""
-    import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
     from search.budget import Budget
+    from search.room import Room
     from search.schedulers import SCHEDULERS
     from search.searchers import SEARCHERS
     from search.trial import Trial
@@ -120,7 +120,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
     retold = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = _alive()
         resources = trial_resources(job.device, nodes)
     except LookupError as fault:
         raise RunFailed(str(fault)) from fault
@@ -134,7 +134,8 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
     worth = Worth(Pace(job.base), job.last_rung)
     for line in (line for record in records.values() for line in record.rungs.values()):
         worth.learn(line)
-    searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line)
+    room = Room(lambda: trials_at_once(resources, _alive()))
+    searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line, room)
     trainable = tune.with_parameters(Trial, job=job, history={name: records[name].rungs for name, _ in retold})
     scheduler = SCHEDULERS[job.space.scheduler](
         job.space.eta,
@@ -153,7 +154,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
             run_config=RunConfig(
                 name="tune",
                 storage_path=str(job.run),
-                callbacks=[TuneNews(scribe, scheduler, finals)],
+                callbacks=[room, TuneNews(scribe, scheduler, finals)],
                 failure_config=FailureConfig(max_failures=1),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
                 verbose=0,
@@ -171,6 +172,13 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
             if not searcher.done:
                 fit(None)
     return searcher.done
+
+
+def _alive() -> list[dict[str, float]]:
+    """What each node has, of those that Ray counts now."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _judged(
@@ -214,8 +222,11 @@ def _start_ray(address: str | None, run: Path) -> None:
 
     import ray
 
+    from search.room import UNLIMITED
+
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", UNLIMITED)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let anyone's job slow what we time
     address = address or os.environ.get("RAY_ADDRESS")

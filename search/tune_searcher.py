@@ -14,6 +14,7 @@ from search.ledger import FAILED, RUNNING, TrialRecord
 from search.outcome import Outcome
 from search.recipe import Recipe
 from search.retold import Value, outcome_of, retell, scored
+from search.room import Room
 from search.searchers.proposer import Proposer
 
 
@@ -21,7 +22,8 @@ class RecipeSearcher(Searcher):
     """`proposer` as Ray Tune's searcher; what earlier sittings saw is told it first.
 
     When all trials have ended, those that `finals` wants measured again follow. Neither budget nor proposer hears of
-    them: they are no trials. `value` is what a ledger line is judged by: its score, where nothing is given.
+    them: they are no trials. `value` is what a ledger line is judged by: its score, where nothing is given. No trial is
+    begun while there is no `room`.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class RecipeSearcher(Searcher):
         history: Sequence[TrialRecord] = (),
         finals: Finals | None = None,
         value: Value = scored,
+        room: Room | None = None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self.proposer = proposer
         self.budget = budget
         self.finals = finals
         self.value = value
+        self.room = room
         self.running: dict[str, Recipe] = {}  # by Tune's names; those that wait too
         self.seen: dict[str, Outcome] = {}  # of running trials, how far they came
         self.unfinished: list[tuple[str, Recipe]] = []
@@ -51,6 +55,13 @@ class RecipeSearcher(Searcher):
         retell(proposer, history, value)
 
     def suggest(self, trial_id: str) -> Any:
+        if self.room is None:
+            return self._suggest(trial_id)
+        found = None if self.room.full else self._suggest(trial_id)
+        self.room.taken += isinstance(found, dict)
+        return found
+
+    def _suggest(self, trial_id: str) -> Any:
         proposed = self._next()
         if proposed is not None:
             name, recipe = proposed

@@ -21,6 +21,7 @@ from ray import tune
 
 from search.budget import Budget
 from search.ledger import Ledger
+from search.room import UNLIMITED, Room
 from search.schedulers import SCHEDULERS
 from search.searchers import SEARCHERS
 from search.space_file import load_space
@@ -89,8 +90,10 @@ def main(
     import ray
 
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", UNLIMITED)
     space = load_space(str(Path(__file__).with_name("orchestration.yaml")))
-    proposing = RecipeSearcher(SEARCHERS[searcher](space), Budget(trials))
+    room = Room(lambda: gpus)
+    proposing = RecipeSearcher(SEARCHERS[searcher](space), Budget(trials), room=room)
     rule = SCHEDULERS[scheduler](2.0, len(RUNGS) - 1, (), lambda: proposing.exhausted)
     ray.init(num_cpus=gpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +103,7 @@ def main(
             tune.with_resources(tune.with_parameters(Sleeper, seconds=seconds), {"cpu": 1, "gpu": 1}),
             tune_config=tune.TuneConfig(search_alg=proposing, scheduler=rule, num_samples=-1, reuse_actors=True),
             run_config=tune.RunConfig(
-                storage_path=folder, verbose=0, callbacks=[noted],
+                storage_path=folder, verbose=0, callbacks=[room, noted],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
             ),
         ).fit()  # fmt: skip

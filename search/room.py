@@ -1,0 +1,33 @@
+"""How many trials may be begun at a time: as many as the nodes hold by now, and one that waits for the next to end.
+
+Ray Tune by itself starts one worker after the other where a searcher learns from what came before. A trial that waits
+longer than it has to was chosen knowing less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+UNLIMITED = "1000"  # what Tune is told, in TUNE_MAX_PENDING_TRIALS_PG, for this to be the limit
+
+
+class Room(Callback):
+    """`side_by_side` says how many trials the nodes hold; nodes come and go. Tune calls before it asks for trials."""
+
+    def __init__(self, side_by_side: Callable[[], int]) -> None:
+        self.side_by_side = side_by_side
+        self.taken = 0  # by trials that run or wait for a worker; those that are paused take none
+
+    @property
+    def full(self) -> bool:
+        return self.taken > self.side_by_side()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.taken = sum(trial.status in {Trial.PENDING, Trial.RUNNING} for trial in trials)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles callbacks with its state; a resumed search makes its own

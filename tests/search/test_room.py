@@ -1,0 +1,51 @@
+"""How many trials are begun at a time."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from search.budget import Budget
+from search.room import Room
+from search.searchers.chance import ByChance
+from search.tune_searcher import RecipeSearcher
+
+
+def in_state(*statuses):
+    return [SimpleNamespace(status=status) for status in statuses]
+
+
+@pytest.mark.parametrize(
+    ("trials", "begun"),
+    [
+        ([], 4),  # three at work and one that waits
+        (["RUNNING", "RUNNING"], 2),
+        (["RUNNING", "RUNNING", "RUNNING", "PENDING"], 0),
+        (["PENDING", "PENDING", "PENDING"], 1),
+        (["RUNNING", "PAUSED", "TERMINATED", "ERROR"], 3),
+    ],
+)
+def test_as_many_as_nodes_hold_and_one_that_waits(space, trials, begun):
+    room = Room(lambda: 3)
+    searcher = RecipeSearcher(ByChance(space), Budget(100), room=room)
+    room.on_step_begin(iteration=0, trials=in_state(*trials))
+    asked = [searcher.suggest(str(number)) for number in range(6)]
+    assert [isinstance(one, dict) for one in asked] == [True] * begun + [False] * (6 - begun)
+
+
+def test_nodes_that_join_are_used(space):
+    nodes = 1
+    room = Room(lambda: nodes)
+    searcher = RecipeSearcher(ByChance(space), Budget(100), room=room)
+    room.on_step_begin(iteration=0, trials=in_state("RUNNING", "PENDING"))
+    assert searcher.suggest("x") is None
+    nodes = 2
+    assert isinstance(searcher.suggest("y"), dict)
+
+
+def test_a_search_that_is_over_says_so_once_there_is_room(space):
+    room = Room(lambda: 1)
+    searcher = RecipeSearcher(ByChance(space), Budget(0), room=room)
+    room.on_step_begin(iteration=0, trials=in_state("RUNNING", "PENDING"))
+    assert searcher.suggest("x") is None
+    room.on_step_begin(iteration=1, trials=in_state("TERMINATED", "TERMINATED"))
+    assert searcher.suggest("y") == "FINISHED"
