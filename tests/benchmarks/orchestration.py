@@ -65,16 +65,18 @@ class Noted(tune.Callback):
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.waits: list[float] = []
-        self.worked = 0.0
-        self.first = 0.0
-        self.last = 0.0
+        self.worked: list[tuple[float, float]] = []  # from when to when some GPU was at work
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         self.ledger.append(json.loads(result["event"]))
         self.waits.append(time.time() - result["ended"])
-        self.worked += result["ended"] - result["begin"]
-        self.first = self.first or result["begin"]
-        self.last = result["ended"]
+        self.worked.append((result["begin"], result["ended"]))
+
+    def share(self, gpus: int, left_out: float = 0.0) -> float:
+        """Of GPUs' time, from the first rung's beginning to the last one's end, less that share of it at both ends."""
+        first, last = min(begin for begin, _ in self.worked), max(end for _, end in self.worked)
+        low, high = first + left_out * (last - first), last - left_out * (last - first)
+        return sum(max(0.0, min(end, high) - max(begin, low)) for begin, end in self.worked) / (gpus * (high - low))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -113,7 +115,8 @@ def main(
     early, late = statistics.median(noted.waits[:tenth]), statistics.median(noted.waits[-tenth:])
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{trials} trials, {len(noted.waits)} results on {gpus} GPUs in {wall:.0f} s, {scheduler}, {searcher}")
-    print(f"GPUs at work, first result to last: {noted.worked / (gpus * (noted.last - noted.first)):.1%}")
+    print(f"GPUs at work, first result to last: {noted.share(gpus):.1%}")
+    print(f"GPUs at work, less the first and last fifth of that: {noted.share(gpus, 0.2):.1%}")
     print(f"driver: {cpu / wall:.2f} cores, {memory:.2f} GiB")
     print(f"a result waits {1000 * early:.0f} ms (median of the first tenth), {1000 * late:.0f} ms (of the last)")
 
