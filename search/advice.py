@@ -1,7 +1,8 @@
 """What a sensitivity table says of how many decoder layers to spare from quantization, and the recipe it speaks for.
 
-A trial that spares layers has measured what each of them loses (`compressors.sensitivity`); from then on the search
-knows how many stand out. Knows nothing of searchers.
+A trial that spares layers has measured what each of them loses (`compressors.sensitivity`); once it is measured in
+full, the search tries how many stand out. Layers that `keep` holds whole are counted with the rest. Knows nothing of
+searchers.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ def advice_of(notes: Mapping[str, Any]) -> dict[str, int]:
 
 
 def advised(space: Space, recipe: Recipe, advice: Mapping[str, int]) -> Iterator[tuple[str, Recipe]]:
-    """`recipe` with one number changed to what `advice` (by STEP.FIELD) comes nearest to, and that change in words.
+    """`recipe` with one number changed to the choice nearest to `advice` (by STEP.FIELD), and the step so changed.
 
-    What the change opens up has its first choice.
+    What the change opens up has its first choice. A number that is a range is left to the searcher.
     """
     if space.lanes or not advice:
         return
@@ -34,4 +35,6 @@ def advised(space: Space, recipe: Recipe, advice: Mapping[str, int]) -> Iterator
         if wanted is None or knob.name not in params or knob.range is not None:
             continue
         nearest = min(knob.options, key=lambda one: (abs(one - wanted), one))
-        yield f"{knob.name} {nearest}", space.sample(Replay(params | {knob.name: nearest}))
+        changed = space.sample(Replay(params | {knob.name: nearest}))
+        step = next(step for step in changed.steps if step.step == space.steps[knob.step].step)
+        yield step.model_dump_json(), changed

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
         trials_at_once(resources, nodes),
     )  # fmt: skip
-    worth = Worth(Pace(job.base), job.last_rung)
-    for line in (line for record in records.values() for line in record.rungs.values()):
-        worth.learn(line)
+    worth = worth_of(job, records.values())
     room = Room(lambda: trials_at_once(resources, _alive()))
     searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line, room)
     trainable = tune.with_parameters(Trial, job=job, history={name: records[name].rungs for name, _ in retold})
@@ -241,6 +239,14 @@ def _start_ray(address: str | None, run: Path) -> None:
             raise RunFailed(f"no Ray cluster at {address} ({words}): start it, or give another --address") from fault
         remedy = "see that the machine has memory and processors to spare and that no other Ray hangs (`ray stop`)"
         raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault
+
+
+def worth_of(job: Job, trials: Iterable[TrialRecord]) -> Worth:
+    """What trials are judged by, after all that these were measured at."""
+    worth = Worth(Pace(job.base), job.last_rung)
+    for line in (line for record in trials for line in record.rungs.values()):
+        worth.learn(line)
+    return worth
 
 
 def feasible_for(job: Job) -> Callable[[Recipe], bool]:

@@ -76,14 +76,14 @@ def _costs(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
 
 
 def _next(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
-    from search.driver import feasible_for
+    from search.driver import feasible_for, worth_of
     from search.prospects import prospects_for
 
     if not (job.base / "config.json").exists():
         return
     try:
         prospects = prospects_for(job.space, job.base, _devices(trials))
-        found = next_recipes(job.space, trials, job.seed, feasible_for(job), prospects)
+        found = next_recipes(job.space, trials, job.seed, feasible_for(job), prospects, worth_of(job, trials).of_line)
     except BadInput as fault:  # the run's engine is elsewhere, or its space holds its recipes no more
         yield f"what to try next cannot be told here: {fault}"
         return

@@ -13,6 +13,7 @@ from search.recipe import Recipe
 from search.space import Space
 
 if TYPE_CHECKING:
+    from search.retold import Value
     from search.searchers.proposer import Foresees
 
 ENOUGH = 8  # recipes at a rung before anything is said of what mattered
@@ -105,14 +106,15 @@ def next_recipes(
     seed: int,
     feasible: Callable[[Recipe], bool],
     prospects: Foresees | None = None,
+    value: Value | None = None,
     count: int = 3,
 ) -> list[Recipe]:
-    """What the space's searcher would try next, knowing all this."""
-    from search.retold import retell
+    """What the space's searcher would try next, knowing all this; `value` as `search.driver` gives it."""
+    from search.retold import retell, scored
     from search.searchers import SEARCHERS
 
     proposer = SEARCHERS[space.searcher](space, seed, feasible)
     proposer.foresee(prospects)
-    retell(proposer, trials)
+    retell(proposer, trials, value or scored)
     found = [proposer.propose() for _ in range(count)]
     return [recipe for recipe in found if recipe is not None]

@@ -53,10 +53,12 @@ class Ledger:
         """Drop a half-written last line, so that the next event starts on a line of its own."""
         if not self.path.exists():
             return
-        content = self.path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with self.path.open("r+b") as out:
-                out.truncate(content.rfind(b"\n") + 1)
+        with self.path.open("r+b") as out:
+            if out.seek(0, os.SEEK_END) == 0:
+                return
+            out.seek(-1, os.SEEK_END)
+            if out.read(1) != b"\n":
+                out.truncate(self.path.read_bytes().rfind(b"\n") + 1)
 
 
 class TrialRecord:

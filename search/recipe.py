@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from compressors.step import Step
@@ -29,11 +30,11 @@ class Recipe:
         """Every field of every step, defaults too: a default that changes later must not change an old recipe."""
         return [step.model_dump(mode="json") for step in self.steps]
 
-    @property
+    @cached_property
     def canonical(self) -> str:
         return json.dumps(self.to_list(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 

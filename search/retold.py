@@ -19,14 +19,19 @@ def scored(line: Mapping[str, Any]) -> float:
 
 
 def retell(proposer: Proposer, records: Iterable[TrialRecord], value: Value = scored) -> None:
-    """Trials in the ledger's order; those that stand open are under way."""
-    for record in records:
-        recipe = Recipe.of(record.recipe)
-        proposer.note(recipe)
-        for _, line in sorted(record.rungs.items()):
+    """Trials in the order in which they ended; those that stand open are under way.
+
+    Of a finalist its first measurement: the second is no news to a searcher, as it was none while it ran.
+    """
+    ended = sorted(records, key=lambda record: (record.end is None, record.ended))
+    for record in ended:
+        proposer.note(Recipe.of(record.recipe))
+    for record in ended:
+        recipe, lines = Recipe.of(record.recipe), [line for _, line in sorted(record.rungs.items())]
+        for line in lines:
             proposer.see(recipe, outcome_of(RUNNING, line, value))
         if record.end is not None:
-            proposer.tell(recipe, outcome_of(record.status, record.last, value))
+            proposer.tell(recipe, outcome_of(record.status, lines[-1] if lines else None, value))
 
 
 def outcome_of(status: str, line: Mapping[str, Any] | None, value: Value = scored) -> Outcome:

@@ -1,11 +1,14 @@
 """How many trials may be begun at a time: as many as the nodes hold by now, and one that waits for the next to end.
 
+Where trials are paused, which go on before new ones, none waits beside one that waits already.
+
 Ray Tune by itself starts one worker after the other where a searcher learns from what came before. A trial that waits
 longer than it has to was chosen knowing less.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,13 +24,17 @@ class Room(Callback):
     def __init__(self, side_by_side: Callable[[], int]) -> None:
         self.side_by_side = side_by_side
         self.taken = 0  # by trials that run or wait for a worker; those that are paused take none
+        self.waits = self.paused = False  # whether some do
 
     @property
     def full(self) -> bool:
-        return self.taken > self.side_by_side()
+        spare = 0 if self.waits and self.paused else 1
+        return self.taken >= self.side_by_side() + spare
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.taken = sum(trial.status in {Trial.PENDING, Trial.RUNNING} for trial in trials)
+        states = Counter(trial.status for trial in trials)
+        self.taken = states[Trial.PENDING] + states[Trial.RUNNING]
+        self.waits, self.paused = states[Trial.PENDING] > 0, states[Trial.PAUSED] > 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks with its state; a resumed search makes its own

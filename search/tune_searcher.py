@@ -58,7 +58,8 @@ class RecipeSearcher(Searcher):
         if self.room is None:
             return self._suggest(trial_id)
         found = None if self.room.full else self._suggest(trial_id)
-        self.room.taken += isinstance(found, dict)
+        if isinstance(found, dict):
+            self.room.taken, self.room.waits = self.room.taken + 1, True
         return found
 
     def _suggest(self, trial_id: str) -> Any:

@@ -44,8 +44,11 @@ class Judging(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """A second measurement ends its trial, unjudged and not remembered: the first one was."""
-        return TrialScheduler.STOP if result.get("again") else self.judge(tune_controller, trial, result)
+        if result.get("again"):
+            return TrialScheduler.STOP
+        value = self.worth(result)  # of every result, also of one that ends its trial: who values them learns from them
+        return self.judge(tune_controller, trial, result, value)
 
     @abstractmethod
-    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """What becomes of a trial, in Tune's words."""
+    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any], value: float) -> str:
+        """What becomes of a trial whose result is worth `value`, in Tune's words."""

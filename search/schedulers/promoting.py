@@ -22,14 +22,14 @@ class Promoting(Judging):
         super().__init__(*given, **named)
         self.chosen: set[str] = set()  # told to go on, and not yet back
 
-    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any], value: float) -> str:
         name = result["trial"]
         self.chosen.discard(name)
         if result["status"] != RUNNING:
             if result["event"]:
-                self.rule.see(name, result["rung"], self.worth(result))
+                self.rule.see(name, result["rung"], value)
             return TrialScheduler.STOP
-        self.rule.see(name, result["rung"], self.worth(result))
+        self.rule.see(name, result["rung"], value)
         waiting = [_name(one) for one in tune_controller.get_trials() if one.status == Trial.PAUSED]
         if self.rule.promotable([*waiting, name]) == name:  # as well at once as after a pause
             return TrialScheduler.CONTINUE

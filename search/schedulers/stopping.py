@@ -16,10 +16,10 @@ from search.schedulers.judging import Judging
 class Stopping(Judging):
     """Has no use for `exhausted`: nobody waits for the end."""
 
-    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def judge(self, tune_controller: Any, trial: Any, result: dict[str, Any], value: float) -> str:
         if result["status"] != RUNNING:
             return TrialScheduler.STOP
-        if self.rule.goes_on(result["trial"], result["rung"], self.worth(result)):
+        if self.rule.goes_on(result["trial"], result["rung"], value):
             return TrialScheduler.CONTINUE
         self.stopped.add(result["trial"])
         return TrialScheduler.STOP

@@ -27,6 +27,7 @@ from search.space import Space
 
 STARTUP = 5  # recipes by chance, seeds among them, before the model speaks
 LISTED = 2000  # recipes of a space that are all weighed; of a larger one as many as are drawn
+OBSERVED = 600  # observations that are weighed, highest rungs first: their square is reckoned with at every draw
 DRAWN, CHILDREN = 300, 100  # of a larger space, by chance and from the best
 WORST = 2.0  # how far below the middle a score counts, in what the best lies above it: how bad a failure is says little
 LEAST = 0.01  # standard deviation of the scores seen, at least
@@ -76,7 +77,8 @@ class Gaussian(Proposer):
     def draw(self) -> Recipe | None:
         if len(self.seen) < STARTUP:
             return self.space.sample(self.chance)
-        candidates = [one for one in self._candidates() if one.hash not in self.tried | self.refused]
+        left_out = self.tried | self.refused
+        candidates = [one for one in self._candidates() if one.hash not in left_out]
         if not candidates:
             return None
         worth = self._gain(candidates) / self._seconds(candidates)
@@ -99,7 +101,8 @@ class Gaussian(Proposer):
     def _seconds(self, candidates: Sequence[Recipe]) -> np.ndarray:
         """What each would take on all the rungs that some recipe reached; alike for all where nobody told."""
         points, total = self.places.of(candidates), np.zeros(len(candidates))
-        for told in self.took.values():
+        for rung in self.took:
+            told = dict(list(self.took[rung].items())[-OBSERVED:])
             logs = np.log([seconds for _, seconds in told.values()])
             spread = max(float(logs.std()), LEAST)
             places = self.places.of([recipe for recipe, _ in told.values()])
@@ -110,7 +113,12 @@ class Gaussian(Proposer):
 
     def _gain(self, candidates: Sequence[Recipe]) -> np.ndarray:
         """Expected improvement of each over the best, in units of the scores' spread."""
-        rows = [(recipe, rung, score) for recipe, scores in self.seen.values() for rung, score in scores.items()]
+        rows = [
+            (recipe, rung, score)
+            for back in range(self.last + 1)
+            for recipe, scores in self.seen.values()
+            for rung, score in sorted(scores.items(), reverse=True)[back : back + 1]
+        ][:OBSERVED]
         recipes = [recipe for recipe, _, _ in rows]
         points, rungs = self.places.of(recipes), np.array([rung for _, rung, _ in rows])
         scores = np.array([score for _, _, score in rows])

@@ -49,13 +49,18 @@ class Places:
         return self._known[recipe.hash]
 
     def alike(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Covariance of what the steps of recipes at these points do: shape (some, others), 2.1 where they are one."""
-        steps = [_near(some[:, part], others[:, part]) for part in self.parts]
-        alone = sum(steps, np.zeros((len(some), len(others))))
-        pairs = (alone**2 - sum(one**2 for one in steps)) / 2
-        count = len(steps)
+        """Covariance of what the steps of recipes at these points do: shape (some, others)."""
+        alone, squares = (np.zeros((len(some), len(others))) for _ in range(2))
+        whole = np.ones_like(alone)
+        for part in self.parts:
+            one = _near(some[:, part], others[:, part])
+            alone += one
+            whole *= one
+            squares += one**2
+        count = len(self.parts)
         most = max(1, count * (count - 1) // 2)
-        return ALONE / count * alone + PAIRS / most * pairs + WHOLE * np.prod(steps, axis=0)
+        alike: np.ndarray = ALONE / count * alone + PAIRS / most * (alone**2 - squares) / 2 + WHOLE * whole
+        return alike
 
 
 def _near(some: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -74,6 +79,8 @@ def _coordinates(knob: Knob, params: dict[str, Any]) -> list[float]:
         return [knob.range.share_of(params[knob.name]) if there else 0.5]
     if not _in_order(knob):
         return [math.sqrt(0.5) * (there and one == params[knob.name]) for one in knob.options]
+    if len(knob.options) == 1:
+        return [0.5]
     ranked = sorted(knob.options)
     return [ranked.index(params[knob.name]) / (len(ranked) - 1) if there else 0.5]
 

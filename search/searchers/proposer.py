@@ -55,7 +55,7 @@ class Proposer(ABC):
         self.space = space
         self.feasible = feasible
         self.seeds = list(space.seed_recipes())
-        self.advised: set[str] = set()  # what was proposed since a trial spoke for it, once for each change
+        self.advised: set[str] = set()  # forms of steps that some trial spoke for
         self.tried: set[str] = {Recipe([]).hash}  # the base is measured beside every candidate: no trial for it
         self.chance = Chance(seed)
         self.best = 0.0  # of those measured in full
@@ -122,10 +122,20 @@ class Proposer(ABC):
         if outcome.status == "finished" and outcome.score is not None:
             self.best = max(self.best, outcome.score)
         self.learn(recipe, outcome)
-        for change, seed in advised(self.space, recipe, outcome.advice):
-            if change not in self.advised and self.is_new(seed):
+        self._heed(recipe, outcome)
+
+    def _heed(self, recipe: Recipe, outcome: Outcome) -> None:
+        """Try next what a recipe advises that came to the end: each form of a step once, feasible ones only."""
+        if outcome.status != "finished":
+            return
+        for step, seed in advised(self.space, recipe, outcome.advice):
+            if step in self.advised:
+                continue
+            if self.is_new(seed):
                 self.seeds.append(seed)
-            self.advised.add(change)
+            elif seed.hash not in self.tried:
+                continue  # nobody can build it: another recipe may advise what can be built
+            self.advised.add(step)
 
     def is_new(self, recipe: Recipe) -> bool:
         return recipe.hash not in self.tried and self.feasible(recipe) and self.may_win(recipe)

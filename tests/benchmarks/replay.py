@@ -145,7 +145,13 @@ def main(
             file.flush()
     told = table_of(setting)
     first = (default("searcher"), default("scheduler"))
-    about = {"eta": setting.eta, "workers": workers, "seeds": seeds, "best": told.best, **told.about}
+    about = {
+        "eta": setting.eta,
+        "workers": workers,
+        "seeds": seeds,
+        "best": max(told.pooled.values()) if pooled else told.best,
+        **told.about,
+    }
     text = in_words(ran, in_order(told, pooled), first, about)
     (out / "replay.md").write_text(text, encoding="utf-8")
     (out / "replay.svg").write_text(drawn(ran, first), encoding="utf-8")

@@ -1,9 +1,9 @@
 """Real searches beside the recorded table: `python -m tests.benchmarks.searches --out FOLDER --seeds 10 --at-once 5`.
 
-Each is `squeeze search` on the table's space with what a space has by default, from a seed of its own, on cores of its
-own, as many as the table's workers had. All share a store. What a search hands over is looked up in the table, by the
-score that all its timings together give (`Table.pooled`): how far below the table's best is it? Started again, it goes
-on with what is not finished.
+Each is `squeeze search` on the table's space and evaluation, with the searcher, eta, trials and finalists that a space
+has by default, from a seed of its own, on cores of its own, as many as the table's workers had. All share a store. What
+a search hands over is looked up in the table, by the score that all its timings together give (`Table.pooled`): how far
+below the table's best is it? Started again, it goes on with what is not finished.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
+from search.finals import once_measured
 from search.job import Job
 from search.ledger import Ledger, ranked, trials_of
 from search.recipe import Recipe
@@ -52,23 +53,33 @@ def start(folder: Path, space: Path, seed: int, cores: list[int]) -> subprocess.
         os.sched_setaffinity(0, mine)
 
 
-def found_by(run: Path, table: Table) -> str:
-    """What the search in `run` came to, in a line."""
+class Found(NamedTuple):
+    """What a search came to; `close` once it is over and handed over a recipe within `WITHIN` of the table's best."""
+
+    told: str
+    over: bool = False
+    close: bool = False
+
+
+def found_by(run: Path, table: Table) -> Found:
     if not (run / "run.json").exists():
-        return "not begun"
+        return Found("not begun")
     job = Job.load(run)
     trials = trials_of(Ledger(run / "ledger.jsonl").read()).values()
     best = next(iter(ranked(trials, job.last_rung)), None)
     if best is None:
-        return f"{len(trials)} trials, none in full"
+        return Found(f"{len(trials)} trials, none in full")
     recipe = Recipe.of(best.recipe)
+    if recipe.hash not in table.pooled:
+        return Found(f"{len(trials)} trials; the table has no full measurement of {recipe}")
+    over = len(trials) >= job.trials and not once_measured(trials, job.last_rung, job.space.finalists)
+    over = over and all(trial.end is not None for trial in trials)
     short = max(table.pooled.values()) - table.pooled[recipe.hash]
-    told = "" if best.again is not None else ", not measured again"
-    verdict = "within" if short <= WITHIN else "NOT within"
-    return (
-        f"{len(trials)} trials, score {best.line['score']:.4f}{told}; in the table {table.pooled[recipe.hash]:.4f}, "
-        f"{short:.4f} below its best: {verdict} {WITHIN:g}: {recipe}"
+    told = (
+        f"{len(trials)} trials{'' if over else ', NOT over'}, score {best.line['score']:.4f}; in the table "
+        f"{table.pooled[recipe.hash]:.4f}, {short:.4f} below its best: {recipe}"
     )
+    return Found(told, over, over and short <= WITHIN)
 
 
 def main(
@@ -98,8 +109,13 @@ def main(
         one.terminate()
     for one in running.values():
         one.wait()
-    for seed in range(seeds):
-        print(f"seed {seed}: {found_by(out / f'seed-{seed}', table)}")
+    found = [found_by(out / f"seed-{seed}", table) for seed in range(seeds)]
+    for seed, one in enumerate(found):
+        print(f"seed {seed}: {one.told}")
+    over = sum(one.over for one in found)
+    print(
+        f"{sum(one.close for one in found)} of {over} searches that are over end within {WITHIN:g} of the table's best"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from ray import tune
 
 from search.recipe import Recipe
+from search.room import UNLIMITED, Room
 from search.searchers import SEARCHERS
 from tests.benchmarks.replay import Setting, default, in_order, run
 from tests.benchmarks.replay_report import drawn, in_words, quantile
@@ -119,20 +120,22 @@ def one_core():
 
 
 @pytest.mark.parametrize("searcher, scheduler", [DEFAULT, ("evolution", "promoting"), ("evolution", "stopping")])
-def test_ray_tune_does_as_the_replay(one_core, table, costs, tmp_path, searcher, scheduler):
+def test_ray_tune_does_as_the_replay(one_core, table, costs, tmp_path, monkeypatch, searcher, scheduler):
     target = Target(table, within=0.03)  # soon found: here the way counts
     searching, rule = parts_of(table, searcher, scheduler, ETA, seed=1)
     wanted = Controller(costs, *parts_of(table, searcher, scheduler, ETA, seed=1), workers=1).run(target)
     rows = {name: [row.model_dump() for row in of_one] for name, of_one in table.rows.items()}
     assert len(wanted.results) > 10
     noted = Noted(min(len(wanted.results), MOST))
+    searching.room = Room(lambda: 1)
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", UNLIMITED)
     tune.Tuner(
         tune.with_resources(tune.with_parameters(Looked, rows=rows, last=table.last_rung), {"cpu": 1}),
         tune_config=tune.TuneConfig(search_alg=searching, scheduler=rule, num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(
             storage_path=str(tmp_path),
             verbose=0,
-            callbacks=[noted],
+            callbacks=[searching.room, noted],
             stop=noted,
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
         ),

@@ -21,7 +21,12 @@ def in_state(*statuses):
         (["RUNNING", "RUNNING"], 2),
         (["RUNNING", "RUNNING", "RUNNING", "PENDING"], 0),
         (["PENDING", "PENDING", "PENDING"], 1),
-        (["RUNNING", "PAUSED", "TERMINATED", "ERROR"], 3),
+        (
+            ["RUNNING", "PAUSED", "TERMINATED", "ERROR"],
+            2,
+        ),  # who waits at a rung goes on before a second one that is new
+        (["RUNNING", "RUNNING", "PENDING", "PAUSED"], 0),
+        (["RUNNING", "RUNNING", "RUNNING", "PAUSED"], 1),
     ],
 )
 def test_as_many_as_nodes_hold_and_one_that_waits(space, trials, begun):

@@ -5,11 +5,17 @@ from typing import get_args
 import pytest
 
 from search.forms import recipes_of
+from search.ledger import trials_of
 from search.outcome import Outcome
 from search.recipe import Recipe
+from search.retold import retell
 from search.searchers import SEARCHERS
 from search.space import SearcherName, Space
 from search.space_file import load_space
+from tests.search.conftest import end_line, rung_line
+
+DROP = {"step": "drop_layers", "count": 1}
+SPARING = {"step": "quantize", "scheme": "W4A16", "sensitive": 1, "sensitive_scheme": "W8A8"}
 
 
 def value(recipe: Recipe) -> float:
@@ -79,6 +85,36 @@ def sparing(tmp_path, space_text):
     seeds = "seeds: [[{step: quantize, scheme: W4A16, sensitive: 1, sensitive_scheme: W8A8}]]\n"
     path.write_text(f"{steps}{quantize}{condition}{seeds}evaluation:{rest}")
     return load_space(str(path))
+
+
+def test_advice_of_a_recipe_that_went_no_further_is_not_heeded(made, sparing):
+    proposer = made(sparing)
+    proposer.tell(proposer.propose(), Outcome(status="stopped", score=0.5, advice={"quantize.sensitive": 3}))
+    assert not proposer.seeds
+
+
+def test_a_resumed_search_heeds_who_ended_first(made, sparing):
+    """The ledger is in the order of beginnings; what was advised once is not advised again by another."""
+    events = []
+    for name, steps in (("t000", [DROP, SPARING]), ("t001", [SPARING]), ("t002", [SPARING | {"sensitive": 2}])):
+        line = rung_line(name, 2, 0.5, steps)
+        line["stages"] = [{"step": "quantize", "seconds": 1.0, "cached": False, "advice": {"sensitive": 3}}]
+        events.append(line)
+    ends = [end_line("t001", "finished", [SPARING]), end_line("t000", "finished", [DROP, SPARING])]
+    proposer = made(sparing)
+    retell(proposer, trials_of([*events, *ends]).values())
+    assert not [seed for seed in proposer.seeds if seed not in sparing.seed_recipes()]
+
+
+def test_a_choice_of_one_is_none(made, tmp_path, space_text):
+    path = tmp_path / "single.yaml"
+    path.write_text(
+        space_text.replace("count: [1, 2, 3]", "count: [2]").replace("scheme: [W8A8, W4A16]", "scheme: [W8A8]")
+    )
+    proposer = made(load_space(str(path)))
+    for _ in range(8):
+        if (recipe := proposer.propose()) is not None:
+            proposer.tell(recipe, finished(recipe))
 
 
 def test_no_recipe_twice_until_none_is_left(made, space):
