@@ -1,6 +1,7 @@
 """What Tune and squeeze's driver cost: `python -m tests.benchmarks.orchestration --gpus 16 --trials 64 --seconds 60`.
 
-Searcher, scheduler, room and ledger are squeeze's own, GPUs are numbers that Ray counts, and a trial's work is to sleep: `seconds` over its three rungs together. Printed are the share of time the GPUs were asleep at work, the driver's
+Searcher, scheduler, room and ledger are squeeze's own, GPUs are numbers that Ray counts, and a trial's work is sleep:
+`seconds` over its three rungs together. Printed are the share of time the GPUs were asleep at work, the driver's
 processor and memory, and how long a result waits before it stands in the ledger, early in the run and late.
 """
 
