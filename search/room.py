@@ -31,6 +31,11 @@ class Room(Callback):
         spare = 0 if self.waits and self.paused else 1
         return self.taken >= self.side_by_side() + spare
 
+    def take(self) -> None:
+        """A trial is begun, and waits for a worker."""
+        self.taken += 1
+        self.waits = True
+
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         states = Counter(trial.status for trial in trials)
         self.taken = states[Trial.PENDING] + states[Trial.RUNNING]

@@ -59,7 +59,7 @@ class RecipeSearcher(Searcher):
             return self._suggest(trial_id)
         found = None if self.room.full else self._suggest(trial_id)
         if isinstance(found, dict):
-            self.room.taken, self.room.waits = self.room.taken + 1, True
+            self.room.take()
         return found
 
     def _suggest(self, trial_id: str) -> Any:

@@ -21,10 +21,7 @@ def in_state(*statuses):
         (["RUNNING", "RUNNING"], 2),
         (["RUNNING", "RUNNING", "RUNNING", "PENDING"], 0),
         (["PENDING", "PENDING", "PENDING"], 1),
-        (
-            ["RUNNING", "PAUSED", "TERMINATED", "ERROR"],
-            2,
-        ),  # who waits at a rung goes on before a second one that is new
+        (["RUNNING", "PAUSED", "TERMINATED", "ERROR"], 2),  # the paused one goes on before a second new one
         (["RUNNING", "RUNNING", "PENDING", "PAUSED"], 0),
         (["RUNNING", "RUNNING", "RUNNING", "PAUSED"], 1),
     ],

@@ -30,3 +30,18 @@ def test_an_infeasible_trial_is_not_among_those_compared():
     scheduler = Stopping(2, last=2)
     scheduler.on_trial_result(None, None, result("t0", 0, 0.0, status="infeasible"))
     assert scheduler.rule.seen == {}
+
+
+def test_every_result_is_valued_also_one_that_ends_its_trial():
+    """Who values results learns from them: a full measurement tells most."""
+    valued = []
+
+    def worth(one):
+        valued.append(one["rung"])
+        return one["score"]
+
+    scheduler = Stopping(2, last=2, worth=worth)
+    scheduler.on_trial_result(None, None, result("t0", 0, 0.8))
+    scheduler.on_trial_result(None, None, result("t0", 2, 0.8, "finished"))
+    scheduler.on_trial_result(None, None, result("t0", 2, 0.7, "finished") | {"again": True})
+    assert valued == [0, 2]
