@@ -1,7 +1,8 @@
 """Real searches beside the recorded table: `python -m tests.benchmarks.searches --out FOLDER --seeds 10 --at-once 5`.
 
 Each is `squeeze search` on the table's space and evaluation, with the searcher, eta, trials and finalists that a space
-has by default, from a seed of its own, on cores of its own, as many as the table's workers had. All share a store. What
+has by default, from a seed of its own, on `--nodes` Ray nodes that have cores of their own, as many as the table's
+workers had, and take one trial at a time each. All share a store. What
 a search hands over is looked up in the table, by the score that all its timings together give (`Table.pooled`): how far
 below the table's best is it? Started again, it goes on with what is not finished.
 """
@@ -35,22 +36,18 @@ def space_for(table: Table, folder: Path) -> Path:
     return path
 
 
-def start(folder: Path, space: Path, seed: int, cores: list[int]) -> subprocess.Popen[bytes]:
-    """The search from this seed, begun or gone on with; its words go to a file."""
+def start(folder: Path, space: Path, seed: int, nodes: list[list[int]]) -> subprocess.Popen[bytes]:
+    """The search from this seed on nodes of these cores, begun or gone on with; its words go to a file."""
     run = folder / f"seed-{seed}"
     known = ["resume", str(run)]
     fresh = ["search", str(space), "--base", "tiny", "--out", str(run), "--seed", str(seed), "--store"]
     fresh.append(str(folder / "store"))
     words = known if (run / "run.json").exists() else fresh
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # a child begins where its parent is
-    try:
-        with (folder / f"seed-{seed}.log").open("a") as log:
-            command = [sys.executable, "-m", "search.cli", *words, "--no-verify"]
-            few = os.environ | {"OMP_NUM_THREADS": str(len(cores))}  # Ray would give it all of the machine's
-            return subprocess.Popen(command, stdout=log, stderr=log, env=few)
-    finally:
-        os.sched_setaffinity(0, mine)
+    cores = [",".join(map(str, one)) for one in nodes]
+    with (folder / f"seed-{seed}.log").open("a") as log:
+        command = [sys.executable, "-m", "tests.benchmarks.search_worker", *cores, "--", *words, "--no-verify"]
+        few = os.environ | {"OMP_NUM_THREADS": str(len(nodes[0]))}  # Ray would give it all of the machine's
+        return subprocess.Popen(command, stdout=log, stderr=log, env=few)
 
 
 class Found(NamedTuple):
@@ -86,12 +83,14 @@ def main(
     out: Annotated[Path, typer.Option(help="where the runs go")],
     seeds: Annotated[int, typer.Option(min=1)] = 10,
     at_once: Annotated[int, typer.Option(min=1, help="searches side by side")] = 1,
-    cores: Annotated[int, typer.Option(min=1, help="of each: the table's speeds are those of 2")] = 2,
+    nodes: Annotated[int, typer.Option(min=1, help="of each: trials side by side")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="of each node: the table's speeds are those of 2")] = 2,
     minutes: Annotated[float, typer.Option(help="end after so long; 0: only when done")] = 0.0,
 ) -> None:
     begin, here = time.monotonic(), sorted(os.sched_getaffinity(0))
-    if at_once * cores > len(here):
-        raise typer.BadParameter(f"{at_once} searches on {cores} cores each: there are {len(here)}")
+    wide = nodes * cores
+    if at_once * wide > len(here):
+        raise typer.BadParameter(f"{at_once} searches on {nodes} nodes of {cores} cores each: there are {len(here)}")
     out.mkdir(parents=True, exist_ok=True)
     table = Table.read()
     space = space_for(table, out)
@@ -101,7 +100,9 @@ def main(
             if place in running and running[place].poll() is not None:
                 del running[place]
             if place not in running and left:
-                running[place] = start(out, space, left.pop(0), here[place * cores : (place + 1) * cores])
+                first = place * wide
+                own = [here[at : at + cores] for at in range(first, first + wide, cores)]
+                running[place] = start(out, space, left.pop(0), own)
         if minutes and time.monotonic() - begin > 60 * minutes:
             break
         time.sleep(1)
