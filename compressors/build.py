@@ -141,6 +141,7 @@ class _Work:
             cache=self.store.cache,
         )
         started = time.monotonic()
+        self.store.tables_in()
         with self.store.draft() as draft:
             try:
                 _begin(self.device, self.seed)
@@ -175,6 +176,7 @@ class _Work:
                 notes=context.notes,
                 files={},
             )
+            self.store.tables_out()
             return self.store.put(draft, provenance)
 
 

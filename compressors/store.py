@@ -3,7 +3,8 @@
 Layout: `artifacts/<key>/`, `locks/<key>.lock`, `drafts/<name>/` beside `drafts/<name>.lock` (held while its
 writer lives), `families/<family>/<value>` (a key), `infeasible/<key>.json`, `cache/` (tables and teacher outputs
 that steps share).
-All on one file system that knows flock.
+All on one file system that knows flock; `elsewhere` may be a second home of all of it, which other machines see, too.
+There what is built is sent (`sent/<key>` marks it), and from there what is lacking is fetched.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compressors.artifact import PROVENANCE, TRAINING, Artifact, FileRecord, Provenance, file_sha256
+from compressors.elsewhere import Elsewhere, Files
 
 
 class Store:
@@ -28,17 +30,41 @@ class Store:
     Without `make` nothing is written or removed: for who only looks what is there.
     """
 
-    def __init__(self, root: Path, make: bool = True) -> None:
+    def __init__(self, root: Path, make: bool = True, files: Files | None = None) -> None:
         self.root = root
         self.cache = root / "cache"
+        self.elsewhere = Elsewhere(files) if files is not None else None
         if not make:
             return
-        for part in ("artifacts", "locks", "drafts", "families", "infeasible", "cache"):
+        for part in ("artifacts", "locks", "drafts", "families", "infeasible", "cache", "sent"):
             (root / part).mkdir(parents=True, exist_ok=True)
         self.clean()
 
     def get(self, key: str) -> Artifact | None:
-        """The artifact of that key if all its files are there in their sizes; contents are not read."""
+        """The artifact of that key if all its files are there in their sizes; contents of what is here are not read."""
+        here = self._here(key)
+        if self.elsewhere is None:
+            return here
+        if here is None:
+            return self._fetched(key)
+        self._sent(here)
+        return here
+
+    def flush(self) -> None:
+        """Wait until all that was built is where other machines see it. Raises what kept it from getting there."""
+        if self.elsewhere is not None:
+            self.elsewhere.flush()
+
+    def tables_in(self) -> None:
+        """Have in `cache` the tables that other machines made."""
+        if self.elsewhere is not None:
+            self.elsewhere.tables_in(self.cache)
+
+    def tables_out(self) -> None:
+        if self.elsewhere is not None:
+            self.elsewhere.tables_out(self.cache)
+
+    def _here(self, key: str) -> Artifact | None:
         folder = self._folder(key)
         try:
             text = (folder / PROVENANCE).read_text(encoding="utf-8")
@@ -55,7 +81,7 @@ class Store:
 
     def verify(self, key: str) -> bool:
         """Whether every byte of the artifact is as it was written. A damaged one is discarded."""
-        artifact = self.get(key)
+        artifact = self.get(key)  # fetched first where it is not here
         if artifact is not None and artifact.provenance is not None:
             files = artifact.provenance.files
             there = {name: record for name, record in files.items() if (artifact.folder / name).exists()}
@@ -109,13 +135,37 @@ class Store:
         _fsync(draft / PROVENANCE)
         for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
             _fsync(folder)
-        present = self.get(key)
-        if present is not None:
-            return present
+        present = self._here(key)
+        if present is None:
+            self._place(draft, key)
+            present = Artifact(key=key, folder=self._folder(key), provenance=record)
+        self._sent(present)
+        return present
+
+    def _place(self, draft: Path, key: str) -> None:
         self._discard(key)
         draft.rename(self._folder(key))
         _fsync(self.root / "artifacts")
-        return Artifact(key=key, folder=self._folder(key), provenance=record)
+
+    def _sent(self, artifact: Artifact) -> None:
+        mark = self.root / "sent" / artifact.key
+        if self.elsewhere is not None and not mark.exists():
+            self.elsewhere.send(artifact, mark)
+
+    def _fetched(self, key: str) -> Artifact | None:
+        """The artifact from elsewhere, without what a training goes on from: see `largest_below`."""
+        assert self.elsewhere is not None
+        provenance = self.elsewhere.provenance(key)
+        if provenance is None:
+            return None
+        with self.draft() as draft:
+            if not self.elsewhere.fetch(provenance, draft):
+                return None
+            (draft / PROVENANCE).write_text(provenance.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            if self._here(key) is None:
+                self._place(draft, key)
+        (self.root / "sent" / key).touch()
+        return self._here(key)
 
     def clean(self) -> int:
         """Remove the drafts of writers that died; returns how many."""
@@ -136,38 +186,59 @@ class Store:
         folder = self.root / "families" / family
         folder.mkdir(exist_ok=True)
         _write(folder / f"{value:018d}", key)
+        if self.elsewhere is not None:
+            self.elsewhere.enter_family(family, value, key)
 
     def largest_below(self, family: str, value: int) -> Artifact | None:
         """The artifact of `family` that has paid most, but less than `value`; None without one."""
-        for path in sorted((self.root / "families" / family).glob("[0-9]*"), reverse=True):
-            if int(path.name) < value:
-                artifact = self.get(path.read_text(encoding="utf-8"))
-                if artifact is not None and self._has_training(artifact):
-                    return artifact
+        known = {int(path.name): path.read_text(encoding="utf-8") for path in self._family(family)}
+        if self.elsewhere is not None:
+            known |= self.elsewhere.family(family)
+        for reached in sorted((one for one in known if one < value), reverse=True):
+            artifact = self.get(known[reached])
+            if artifact is not None and self._has_training(artifact):
+                return artifact
         return None
+
+    def _family(self, family: str) -> list[Path]:
+        return list((self.root / "families" / family).glob("[0-9]*"))
 
     def forget_training(self, key: str) -> None:
         """Give up an artifact's training state (several times the model's size); the model itself stays."""
         with self.draft() as aside, suppress(FileNotFoundError):
             (self._folder(key) / TRAINING).rename(aside / TRAINING)
+        if self.elsewhere is not None:
+            self.elsewhere.forget_training(key)
 
-    @staticmethod
-    def _has_training(artifact: Artifact) -> bool:
+    def _has_training(self, artifact: Artifact) -> bool:
         assert artifact.provenance is not None  # only a base has none, and a base is in no family
         named = [name for name in artifact.provenance.files if name.startswith(f"{TRAINING}/")]
-        return bool(named) and all((artifact.folder / name).is_file() for name in named)
+        if not named:
+            return False
+        if all((artifact.folder / name).is_file() for name in named):
+            return True
+        if self.elsewhere is None:
+            return False
+        with self.draft() as draft:
+            if not self.elsewhere.fetch(artifact.provenance, draft, training=True):
+                return False
+            with suppress(OSError):  # another process of this machine was faster
+                (draft / TRAINING).rename(artifact.folder / TRAINING)
+        return all((artifact.folder / name).is_file() for name in named)
 
     def refusal(self, key: str) -> str | None:
         """Why this key is infeasible, if a step said so before."""
         try:
             text = (self.root / "infeasible" / f"{key}.json").read_text(encoding="utf-8")
         except FileNotFoundError:
-            return None
+            return self.elsewhere.refusal(key) if self.elsewhere is not None else None
         return str(json.loads(text)["reason"])
 
     def remember_refusal(self, key: str, reason: str) -> None:
         """Remember a deterministic refusal. Faults are never remembered."""
         _write(self.root / "infeasible" / f"{key}.json", json.dumps({"reason": reason}, ensure_ascii=False))
+        if self.elsewhere is not None:
+            self.elsewhere.remember_refusal(key, reason)
 
     def _folder(self, key: str) -> Path:
         return self.root / "artifacts" / key

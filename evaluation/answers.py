@@ -11,20 +11,35 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class Files(Protocol):
+    """Files of a folder that other machines see, by their names below it; cluster.storage.Remote is one."""
+
+    def read(self, name: str) -> bytes | None: ...
+    def write(self, name: str, content: bytes) -> None: ...
 
 
 class AnswerStore:
-    """One JSON file a record in `root`, written aside and renamed, so that a reader never sees half of one."""
+    """One JSON file a record in `root`, written aside and renamed, so that a reader never sees half of one.
 
-    def __init__(self, root: Path) -> None:
+    With `files` they are kept there, too: a trial that goes on elsewhere asks nothing again. Raises what `files` raise.
+    """
+
+    def __init__(self, root: Path, files: Files | None = None) -> None:
         self.root = root
+        self.files = files
 
     def get(self, identity: dict[str, Any]) -> dict[str, Any] | None:
         path = self._path(identity)
-        if not path.exists():
+        if path.exists():
+            text: str | bytes | None = path.read_text(encoding="utf-8")
+        else:
+            text = self.files.read(self._name(path)) if self.files is not None else None
+        if text is None:
             return None
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(text)
         return record["content"]
 
     def put(self, identity: dict[str, Any], content: dict[str, Any]) -> None:
@@ -35,6 +50,11 @@ class AnswerStore:
             out.flush()
             os.fsync(out.fileno())
         Path(out.name).replace(path)
+        if self.files is not None:
+            self.files.write(self._name(path), path.read_bytes())
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
     def _path(self, identity: dict[str, Any]) -> Path:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

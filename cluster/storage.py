@@ -1,0 +1,181 @@
+"""Folders that several machines see: s3://, gs:// and whatever else pyarrow opens. Whole files in, whole files out.
+
+A file appears in one piece: an object store shows it when its upload ends, on a file system it is renamed into place.
+Credentials come from the environment, as each cloud's own tools read them; AWS_ENDPOINT_URL names another S3 server.
+Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+CACHE = "SQUEEZE_CACHE"  # names the folder where this machine keeps its copies
+CHUNK = 8 << 20  # bytes that are in memory at a time
+TRIES = 4  # of one file, seconds apart: a store that is busy, a line that breaks
+
+T = TypeVar("T")
+
+
+class StorageFault(RuntimeError):
+    """The folder could not be reached, read or written: nothing is known of what it holds."""
+
+
+def is_uri(place: str) -> bool:
+    """Whether `place` names a folder elsewhere, rather than a path of this machine."""
+    return "://" in place
+
+
+def joined(uri: str, name: str) -> str:
+    """The folder `name` below `uri`; what stands behind a `?` (such as endpoint_override) stays at the end."""
+    path, mark, query = uri.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
+
+
+def mirror_of(uri: str) -> Path:
+    """Where this machine keeps its copies of what lies at `uri`: in $SQUEEZE_CACHE, or ~/.cache/squeeze."""
+    root = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "squeeze")
+    name = uri.partition("?")[0].rstrip("/").rpartition("/")[2] or "root"
+    return root / f"{name}-{hashlib.sha256(uri.rstrip('/').encode()).hexdigest()[:12]}"
+
+
+class Remote:
+    """The files below `uri`, named by their path from there. Pickles as that: each process has a connection of its own.
+
+    Every method raises `StorageFault` when the folder cannot be reached.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
+        return Remote, (self.uri,)
+
+    def under(self, name: str) -> Remote:
+        """The folder `name` below this one."""
+        return Remote(joined(self.uri, name))
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is none."""
+        return self._tried(lambda: self._content(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        self._tried(lambda: self._put(name, [content]))
+
+    def send(self, path: Path, name: str) -> None:
+        """Copy a file of this machine there."""
+        self._tried(lambda: self._put(name, _chunks(path)))
+
+    def fetch(self, name: str, path: Path) -> bool:
+        """Copy a file from there, aside and renamed; whether there was one."""
+        return self._tried(lambda: self._get(name, path))
+
+    def names(self, folder: str = "") -> list[str]:
+        """Of all files below `folder`, as seen from here, sorted."""
+        return self._tried(lambda: self._listed(folder))
+
+    def remove(self, name: str) -> None:
+        """A file that is not there is none to remove."""
+        self._tried(lambda: self._gone(name))
+
+    def check(self) -> None:
+        """Write a file, read it and remove it."""
+        name, word = f".squeeze-{uuid.uuid4().hex}", b"may be removed"
+        self.write(name, word)
+        found = self.read(name)
+        self.remove(name)
+        if found != word:
+            raise StorageFault(f"{self.uri} does not give back what was written there")
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        from pyarrow.fs import FileSystem
+
+        return FileSystem.from_uri(self.uri)  # type: ignore[no-any-return]  # pyarrow ships no types
+
+    def _at(self, name: str) -> tuple[Any, str]:
+        files, root = self._opened
+        return files, f"{root.rstrip('/')}/{name}" if name else root
+
+    def _content(self, name: str) -> bytes | None:
+        files, path = self._at(name)
+        try:
+            with files.open_input_stream(path) as source:
+                return bytes(source.readall())
+        except FileNotFoundError:
+            return None
+
+    def _put(self, name: str, chunks: Any) -> None:
+        files, path = self._at(name)
+        local = files.type_name == "local"
+        if local:
+            files.create_dir(path.rpartition("/")[0], recursive=True)
+        aside = f"{path}.{uuid.uuid4().hex}.part" if local else path
+        with files.open_output_stream(aside) as out:
+            for chunk in chunks:
+                out.write(chunk)
+        if local:
+            files.move(aside, path)
+
+    def _get(self, name: str, path: Path) -> bool:
+        files, there = self._at(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            with files.open_input_stream(there) as source, aside.open("wb") as out:
+                shutil.copyfileobj(source, out, CHUNK)
+                out.flush()
+                os.fsync(out.fileno())
+        except FileNotFoundError:
+            return False
+        else:
+            aside.replace(path)
+            return True
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _listed(self, folder: str) -> list[str]:
+        from pyarrow.fs import FileSelector, FileType
+
+        files, path = self._at(folder)
+        root = self._opened[1].rstrip("/")
+        found = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+        mine = [one.path for one in found if one.type == FileType.File and not one.path.endswith(".part")]
+        return sorted(one.removeprefix(root).removeprefix("/") for one in mine)
+
+    def _gone(self, name: str) -> None:
+        from pyarrow.fs import FileType
+
+        files, path = self._at(name)
+        if files.get_file_info(path).type != FileType.NotFound:
+            files.delete_file(path)
+
+    def _tried(self, work: Callable[[], T]) -> T:
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+        patient = Retrying(
+            retry=retry_if_exception_type(OSError),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential(multiplier=0.5, max=8),
+            reraise=True,
+        )
+        try:
+            return patient(work)
+        except (OSError, ValueError, ImportError) as fault:  # pyarrow calls an unknown scheme a ValueError
+            told = " ".join(str(fault).split())[:300]
+            raise StorageFault(
+                f"{self.uri} cannot be used ({told}): see that the folder is there, and that the environment holds "
+                "credentials which may read and write it"
+            ) from fault
+
+
+def _chunks(path: Path) -> Any:
+    with path.open("rb") as source:
+        while chunk := source.read(CHUNK):
+            yield chunk
