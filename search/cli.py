@@ -56,7 +56,9 @@ def search(
     from search.start import new_job
     from search.whole import conclude
 
-    job = new_job(space, base, out, trials=trials, hours=hours, store=store, seed=seed, asked=sys.argv[1:])
+    job = new_job(
+        space, base, out, trials=trials, hours=hours, store=store, seed=seed, asked=sys.argv[1:], address=address
+    )
     conclude(job, address, verify, as_json)
 
 
