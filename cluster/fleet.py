@@ -106,6 +106,8 @@ class Fleet:
 
     def leave_out(self, node: str, why: str) -> None:
         """What a trial found where it began."""
+        if node not in self.known:
+            self._count()
         if node in self.known and not self.known[node].lacks:
             self.known[node].lacks = [why]
             self.known[node].answer = None  # whatever is answered yet: that trial saw it
