@@ -18,6 +18,7 @@ from cluster.nodes import Expected, NodeReport, differs, look_here
 
 PAUSE = 2.0  # seconds between two looks at the cluster: Tune's loop turns ten times a second
 PATIENCE = 60.0  # seconds until a node that does not answer is left out; it may answer later all the same
+NONE = "no fit node is left"
 SHOWN = 8  # digits of a node's id that tell it from others
 
 
@@ -155,6 +156,7 @@ class Fleet:
             if node.lacks and node.id not in self._told:
                 self._told.add(node.id)
                 self.say(f"{node} is left out: {'; '.join(node.lacks)}")
+        self._tell_of_none()
         others = Counter(
             str(node.kind) for node in self.known.values() if not (node.lacks or node.waits or self._right(node))
         )
@@ -163,6 +165,16 @@ class Fleet:
                 self._told.add(other)
                 nodes = f"{number} node{'s' * (number > 1)} with {other}"
                 self.say(f"{nodes} left unused: this search runs on {self.kind} alone, for its scores to be comparable")
+
+    def _tell_of_none(self) -> None:
+        """Once each time that the last node was lost which trials ran on."""
+        if self.kind is None:
+            return
+        if self.fit():
+            self._told.discard(NONE)
+        elif NONE not in self._told:
+            self._told.add(NONE)
+            self.say(f"{NONE} with {self.kind}: trials wait until one joins")
 
 
 def ask(node: str, engine: str) -> Any:

@@ -100,8 +100,8 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     scribe.say("starting Ray; a worker's engines and the base's answers come before its first result")
     start_ray(address, job.run)
     try:
-        measured_on = {line["device"] for one in records.values() for line in one.rungs.values() if "device" in line}
-        return _search(job, scribe, records, fleet_for(job, address, measured_on, scribe.say))
+        measured = [line for one in records.values() for line in one.rungs.values()]
+        return _search(job, scribe, records, fleet_for(job, address, measured, scribe.say))
     finally:
         ray.shutdown()
 

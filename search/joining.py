@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,19 @@ def hardware_of(address: str | None, target: DeviceName | None, run: Path) -> tu
     return hardware(nodes, [RAY_NAMES[target]] if target is not None else [])
 
 
-def fleet_for(job: Job, address: str | None, measured_on: Collection[str], say: Callable[[str], None]) -> Fleet:
+def fleet_for(
+    job: Job, address: str | None, measured: Iterable[Mapping[str, Any]], say: Callable[[str], None]
+) -> Fleet:
     """The nodes of the Ray that was joined, looked at; on a Ray of our own there is only this machine.
 
-    `measured_on` are the devices of earlier sittings. Raises `RunFailed` where no node is fit.
+    `measured` are the ledger's lines of earlier sittings. Raises `RunFailed` where no node is fit.
     """
     joined = cluster_address(address)
     if joined is None:
         fleet = Fleet(None, job.device, say)
         fleet.settle()
         return fleet
-    engine = job.space.engine
+    engine, measured_on = job.space.engine, {line["device"] for line in measured if line.get("device")}
     here = NodeReport.model_validate(look_here())
     fleet = Fleet(expected_like(here, engine, job.device), job.device, say)
     say("looking at the cluster's nodes")

@@ -59,12 +59,17 @@ class Where(PlacementGroupFactory):
 
     def to_placement_group(self) -> PlacementGroup:
         fleet = self.fleets.get(self.name)
-        barred = fleet.barred() if fleet is not None else []
-        selector = [{NODE: f"!in({','.join(barred)})"}] if barred else None
-        return placement_group(self.bundles, self.strategy, bundle_label_selector=selector)
+        elsewhere = selector(fleet) if fleet is not None else {}
+        return placement_group(self.bundles, self.strategy, bundle_label_selector=[elsewhere] if elsewhere else None)
 
     def __reduce__(self) -> Any:
         return Where, (self.takes, self.name)
+
+
+def selector(fleet: Fleet) -> dict[str, str]:
+    """Of nodes by Ray's labels: any that is not barred by now."""
+    barred = fleet.barred()
+    return {NODE: f"!in({','.join(barred)})"} if barred else {}
 
 
 class Newcomers(Callback):

@@ -186,6 +186,17 @@ def test_another_kind_is_left_unused_and_told_once(cluster, here):
     ]
 
 
+def test_that_no_node_is_left_is_told_each_time(cluster, here):
+    cluster.nodes["a"], cluster.answers["a"] = L4, here.model_dump()
+    cluster.fleet.settle()
+    cluster.fleet.choose(Kind("cuda", "L4", ""))
+    for has in (True, False, False, True, False):
+        cluster.nodes.clear()
+        cluster.nodes |= {"a": L4} if has else {}
+        cluster.fleet.look()
+    assert cluster.said == ["no fit node is left with L4: trials wait until one joins"] * 2
+
+
 def test_a_page_of_a_cluster(here):
     def entry(ok, kind, **more):
         return {"node": "f" * 56, "address": "10.0.0.1", "ok": ok, "lacks": ["x: do y"] * (not ok), "kind": kind,

@@ -26,7 +26,9 @@ from search.job import Job
 from search.joining import _chosen, hardware_of
 from search.ledger import Ledger
 from search.placing import Misplaced, Newcomers, Where
+from search.there import verify_there
 from search.trial import Trial
+from search.whole import _verify_where_timed
 from tests.search.conftest import rung_line
 
 LATE = int(os.environ.get("LATE_NODES", "3"))
@@ -176,6 +178,21 @@ def test_whose_scores_are_compared_were_measured_on_one_kind(job):
     assert _chosen([small, large, small], targeted, []) == large  # the one that evaluation.devices knows
     on_cpus = job.model_copy(update={"device": "cpu", "accelerator": ""})
     assert _chosen([cpu], on_cpus, ["another processor"]) == cpu
+
+
+def test_a_submission_is_verified_on_a_node_of_the_kind_that_was_timed(cluster, job):
+    """Which finds no run folder here, as where it is not shared; the driver's machine is not asked."""
+    told = _verify_where_timed(job.run / "submit.zip", job, cluster.address, quiet=True)
+    assert told.endswith("is not a run folder: it has no run.json")
+    there = verify_there(node_at_work, job.run / "submit.zip", job, cluster.address, lambda text: None)
+    ray.init(address=cluster.address)
+    labels = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+    ray.shutdown()
+    assert "accelerator_type:L4" in labels[there]
+
+
+def node_at_work(submission):
+    return ray.get_runtime_context().get_node_id()
 
 
 def test_a_trial_that_began_on_a_node_that_differs_is_run_again_elsewhere(
