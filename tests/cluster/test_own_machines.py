@@ -1,108 +1,21 @@
 """Ray on machines one has, for real on this one: own.sh starts it on loopback, with a token and ports of its own."""
 
-import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-LAUNCHERS = ROOT / "cluster" / "launchers"
-PORTS = ("dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
-         "runtime-env-agent-port", "node-manager-port", "object-manager-port", "ray-client-server-port")  # fmt: skip
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-class Cluster:
-    """A head that own.sh started, in a process group of its own, and how one talks to it."""
-
-    def __init__(self, place):
-        self.token = "0123456789abcdef" * 4
-        self.token_file = place / "token"
-        self.token_file.write_text(self.token)
-        self.token_file.chmod(0o600)
-        self.home = place / "home"  # no ~/.ray/auth_token of the machine's owner is found there
-        self.home.mkdir()
-        self.temp = place / "ray"
-        self.gcs, *ports = free_ports(1 + len(PORTS))
-        self.dashboard = f"http://127.0.0.1:{ports[0]}"
-        named = [f"--{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
-        self.log = (place / "head.log").open("w+")
-        self.process = subprocess.Popen(
-            ["bash", LAUNCHERS / "own.sh", "head", f"--port={self.gcs}", "--node-ip-address=127.0.0.1",
-             f"--temp-dir={self.temp}", "--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", *named],
-            env=self.environment(), stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-    def environment(self, token=True):
-        outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-        chosen = {"HOME": str(self.home), "PATH": path, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        return outside | chosen | ({"RAY_AUTH_TOKEN_PATH": str(self.token_file)} if token else {})
-
-    def asked(self, *words, token=True, **given):
-        more = {"RAY_AUTH_MODE": "token"} if token else {}
-        return subprocess.run(
-            ["ray", "job", words[0], "--address", self.dashboard, *words[1:]], env=self.environment(token) | more,
-            capture_output=True, text=True, timeout=90, check=False, **given,
-        )  # fmt: skip
-
-    def status(self, path, headers=None):
-        try:
-            with urllib.request.urlopen(urllib.request.Request(self.dashboard + path, headers=headers or {})) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as fault:
-            return fault.code, ""
-        except OSError:
-            return 0, ""
-
-    @property
-    def bearer(self):
-        return {"Authorization": f"Bearer {self.token}"}
-
-    def wait(self, seconds=60):
-        until = time.monotonic() + seconds
-        while self.status("/api/version", self.bearer)[0] != 200:
-            assert self.process.poll() is None and time.monotonic() < until, Path(self.log.name).read_text()
-            time.sleep(0.2)
-
-    def end(self):
-        """Only what was started here: Ray's own end first, which takes its children along, then the group."""
-        self.process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.log.close()
+from tests.cluster.own import LAUNCHERS, ROOT, own_cluster
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    place = Path(tempfile.mkdtemp(prefix="own-"))  # a short path: Ray's sockets lie below it
-    started = Cluster(place)
-    try:
-        started.wait()
+    with own_cluster() as started:
         yield started
-    finally:
-        started.end()
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def test_nobody_comes_in_without_the_token(cluster):
@@ -157,7 +70,7 @@ def test_a_job_that_is_stopped_may_save_first(cluster, tmp_path):
     )
     words = ("--working-dir", ".", "--no-wait", "--submission-id", "long", "--", "python", "work.py")
     assert cluster.asked("submit", *words, cwd=tmp_path).returncode == 0
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     logs = "/api/jobs/long/logs"
     while "begun" not in cluster.status(logs, cluster.bearer)[1] and time.monotonic() < until:
         time.sleep(0.2)
