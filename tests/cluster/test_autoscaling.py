@@ -15,7 +15,7 @@ TRIAL = """
 import json, time, ray
 ray.init(address="auto", log_to_driver=False)
 def gpus():
-    return [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+    return sorted(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
 before = gpus()
 task = ray.remote(num_cpus=4, num_gpus=1)(lambda: ray.get_runtime_context().get_node_id())
 where = ray.get(task.remote(), timeout=180)
