@@ -9,3 +9,7 @@ export RAY_JOB_STOP_WAIT_TIME_S=60     # and has this long to do it
 export RAY_worker_niceness=0           # Ray's 15 would let anything else on the node slow what is timed
 export OMP_WAIT_POLICY=PASSIVE
 unset OMP_NUM_THREADS                  # `ray up` sets it to 1 in its shells, and workers would keep it
+# Keys of W&B, the hub and a judge, as lines of NAME=value: in the environment of this node's Ray, so in every job's, and
+# nowhere else. As env_vars of a job's runtime environment Ray would write them into its logs and show them in its list.
+SQUEEZE_SECRETS=${SQUEEZE_SECRETS:-$HOME/.squeeze-secrets.env}
+if [ -r "$SQUEEZE_SECRETS" ]; then set -a; . "$SQUEEZE_SECRETS"; set +a; fi

@@ -3,17 +3,20 @@
 #   bash /opt/squeeze/cluster/launchers/own.sh head
 # and on each of the others
 #   bash /opt/squeeze/cluster/launchers/own.sh worker ADDRESS_OF_THE_HEAD
-# install.sh made /opt/squeeze there, and ~/.ray/auth_token is the same file on all. What follows goes to `ray start`.
+# install.sh made /opt/squeeze there; ~/.ray/auth_token and ~/.squeeze-secrets.env are the same files on all. What follows
+# goes to `ray start`.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/node.sh"
 if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then
     echo "no token in $RAY_AUTH_TOKEN_PATH: make one with pack.sh, and copy it to every machine" >&2
     exit 2
 fi
-if [ -n "$(find -L "$RAY_AUTH_TOKEN_PATH" -perm /077)" ]; then
-    echo "others may read the token: chmod 600 $RAY_AUTH_TOKEN_PATH" >&2
-    exit 2
-fi
+for file in "$RAY_AUTH_TOKEN_PATH" "$SQUEEZE_SECRETS"; do
+    if [ -e "$file" ] && [ -n "$(find -L "$file" -perm /077)" ]; then
+        echo "others may read what is yours: chmod 600 $file" >&2
+        exit 2
+    fi
+done
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 case ${1:-} in
     head)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What a cluster is started with: the commit that is checked out, in build/squeeze.tar.gz, and a token of its own.
-# Whoever has the token may run anything on the cluster. It is made once, readable by you alone.
+# What a cluster is started with: the commit that is checked out, in build/squeeze.tar.gz, a token of its own, and
+# build/secrets.env for keys, empty at first. Whoever has the token may run anything on the cluster. Token and keys are
+# made once, readable by you alone.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p build
@@ -12,4 +13,6 @@ if [ ! -s "$token" ]; then
      python3 -c 'import secrets; print(secrets.token_hex(32), end="")' > "$token")
 fi
 chmod 600 "$token" # `ray get-auth-token --generate` leaves it readable by all
+[ -e build/secrets.env ] || (umask 077; : > build/secrets.env)
+chmod 600 build/secrets.env
 echo "build/squeeze.tar.gz is $(git log -1 --format='%h %s'); the token is in $token"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCHERS = ROOT / "cluster" / "launchers"
 PORTS = ("dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
          "runtime-env-agent-port", "node-manager-port", "object-manager-port", "ray-client-server-port")  # fmt: skip
+SECRET = secrets.token_hex(8)
 
 
 def free_ports(count):
@@ -38,6 +40,9 @@ class Cluster:
         self.token_file.chmod(0o600)
         self.home = place / "home"  # no ~/.ray/auth_token of the machine's owner is found there
         self.home.mkdir()
+        keys = self.home / ".squeeze-secrets.env"
+        keys.write_text(f"JUDGE_KEY={SECRET}\n")
+        keys.chmod(0o600)
         self.temp = place / "ray"
         self.gcs, *ports = free_ports(1 + len(PORTS))
         self.dashboard = f"http://127.0.0.1:{ports[0]}"

@@ -172,8 +172,9 @@ def test_every_ray_of_a_cloud_asks_for_the_token_and_shows_its_dashboard_to_itse
     assert all("RAY_AUTH_MODE=token ray start" in one and "launchers/node.sh" in one for one in (head, worker))
     assert "--dashboard-host=127.0.0.1" in head and "0.0.0.0" not in json.dumps(config)
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert config["file_mounts"]["~/.squeeze-secrets.env"] == "build/secrets.env"
     for commands in ("head_setup_commands", "worker_setup_commands"):
-        assert config[commands][0] == "chmod 600 ~/.ray/auth_token"
+        assert config[commands][0] == "chmod 600 ~/.ray/auth_token ~/.squeeze-secrets.env"
 
 
 def test_kubernetes_gives_the_token_from_a_secret_and_lets_few_at_the_dashboard():
@@ -246,8 +247,24 @@ def test_an_account_is_prepared_and_nothing_stays_to_fill_in(name, words, tmp_pa
         )  # fmt: skip
         first = token.read_text()
     assert token.stat().st_mode & 0o777 == 0o600 and len(first) == 64 and token.read_text() == first
+    assert (clone / "build" / "secrets.env").stat().st_mode & 0o777 == 0o600
     text = (clone / "build" / f"{name}.yaml").read_text()
     assert not re.findall(r"SQUEEZE_[A-Z]+", re.sub(r"(?m)#.*", "", text))
     accept(yaml.safe_load(text))
     packed = subprocess.run(["tar", "tzf", clone / "build" / "squeeze.tar.gz"], capture_output=True, text=True).stdout
     assert "cluster/launchers/install.sh" in packed and "key.txt" not in packed
+
+
+def test_the_page_names_what_is_there_and_its_command_fills_in_the_file_for_kubernetes(tmp_path):
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    for name in re.findall(r"cluster/(?:launchers|environments)/[\w.-]+\w", page):
+        assert (ROOT / name).exists(), name
+    command = re.search(r"sed -e \"s\|: &image.*?> build/kuberay.yaml", page, re.DOTALL).group()
+    shutil.copytree(LAUNCHERS, tmp_path / "cluster" / "launchers")
+    (tmp_path / "build").mkdir()
+    subprocess.run(["bash", "-c", command.replace("git rev-parse --short HEAD", "echo abc")], cwd=tmp_path, check=True)
+    text = (tmp_path / "build" / "kuberay.yaml").read_text()
+    assert not re.findall(r"\bIMAGE\b|s3://BUCKET", re.sub(r"(?m)^ *#.*", "", text))
+    for document in yaml.safe_load_all(text):
+        accept_kubernetes(document)
+    assert "image: &image REGISTRY/squeeze:abc" in text
