@@ -6,28 +6,39 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+KIND = "accelerator_type:"  # how Ray names a node's GPU among its resources
+SHARE = 0.001  # of it, which a node has one of, however many GPUs it has
+
 
 def find_device() -> str:
     """ "cuda" where an NVIDIA GPU is visible, else "cpu"; asked without loading torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}
-    present = Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
-    return "cuda" if present and not hidden else "cpu"
+    return "cuda" if gpu_present() and not hidden else "cpu"
 
 
-def trial_resources(device: str, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def gpu_present() -> bool:
+    """Whether this machine has an NVIDIA GPU, be it hidden from this process."""
+    return Path("/proc/driver/nvidia/gpus").exists() or Path("/dev/nvidia0").exists()
+
+
+def trial_resources(device: str, nodes: Sequence[Mapping[str, float]], kind: str = "") -> dict[str, float]:
     """What one trial takes: the device it is timed on, a whole GPU or all cores of a CPU machine.
 
     Two trials on one device would time each other. A trial holds it from its beginning to its end or pause, also while
     it writes and hashes what it built: the engines that stay warm there are what takes long to start. `nodes` are the
-    resources that Ray counts on each node. Raises `LookupError` when no node has the device: such a trial would wait
-    for ever.
+    resources that Ray counts on each node, `kind` is Ray's name of the GPU to ask for, where trials are timed on one
+    kind of several. Raises `LookupError` when no node has the device: such a trial would wait for ever.
     """
     if device != "cuda":
+        if not nodes:
+            raise LookupError("no node of the Ray cluster has a CPU to give")
         return {"CPU": max(node.get("CPU", 0.0) for node in nodes)}
-    with_gpu = [node for node in nodes if node.get("GPU", 0.0) >= 1]
+    with_gpu = [node for node in nodes if node.get("GPU", 0.0) >= 1 and (not kind or KIND + kind in node)]
     if not with_gpu:
-        raise LookupError("no node of the Ray cluster has a GPU, and trials are to be timed on one")
-    return {"CPU": min(4.0, min(node["CPU"] / node["GPU"] for node in with_gpu)), "GPU": 1.0}
+        told = f"a GPU{f' of the kind {kind}' if kind else ''}"
+        raise LookupError(f"no node of the Ray cluster has {told}, and trials are to be timed on one")
+    takes = {"CPU": min(4.0, min(node.get("CPU", 0.0) / node["GPU"] for node in with_gpu)), "GPU": 1.0}
+    return takes | ({KIND + kind: SHARE} if kind else {})
 
 
 def trials_at_once(takes: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.engines import EngineEnvironment, EngineName, find_engine
+from cluster.engines import CONTEST_VERSIONS, EngineEnvironment, EngineName, find_engine
 from cluster.resources import find_device
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
@@ -247,8 +247,14 @@ def traits(device: str, engine: EngineName = "own") -> EngineTraits:
 
     Raises `BadInput` for an engine of which nothing is known, or where none is installed.
     """
+    environment_of(engine)
+    return traits_anywhere(device, engine)
+
+
+def traits_anywhere(device: str, engine: EngineName) -> EngineTraits:
+    """What an engine serves on `device`, be it installed here or on other machines alone. Raises as `traits` does."""
     try:
-        return served_by(environment_of(engine).vllm or installed(), device)
+        return served_by(CONTEST_VERSIONS["vllm"] if engine == "contest" else installed(), device)
     except LookupError as fault:
         raise BadInput(str(fault)) from fault
 

@@ -56,7 +56,9 @@ def search(
     from search.start import new_job
     from search.whole import conclude
 
-    job = new_job(space, base, out, trials=trials, hours=hours, store=store, seed=seed, asked=sys.argv[1:])
+    job = new_job(
+        space, base, out, trials=trials, hours=hours, store=store, seed=seed, asked=sys.argv[1:], address=address
+    )
     conclude(job, address, verify, as_json)
 
 
@@ -165,8 +167,14 @@ def plan(
 
 
 @app.command()
-def doctor(as_json: JsonOpt = False) -> None:
-    """Say what this machine lacks, and what to do."""
+def doctor(
+    address: Annotated[str | None, typer.Option("--address", help="a Ray cluster, of whose nodes to tell")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Say what this machine lacks, or with --address each node of a cluster, and what to do."""
+    if address is not None:
+        _doctor_of(address, as_json)
+        return
     from cluster.doctor import examine
 
     found = examine()
@@ -175,6 +183,22 @@ def doctor(as_json: JsonOpt = False) -> None:
         for one in found
     )
     _print({"checks": found}, as_json, text)
+    if not all(one["ok"] for one in found):
+        raise typer.Exit(1)
+
+
+def _doctor_of(address: str, as_json: bool) -> None:
+    import ray
+
+    from cluster.survey import page, survey
+    from search.joining import start_ray
+
+    start_ray(address, Path())
+    try:
+        found = survey()
+    finally:
+        ray.shutdown()
+    _print({"address": address, "nodes": found}, as_json, page(found, address))
     if not all(one["ok"] for one in found):
         raise typer.Exit(1)
 

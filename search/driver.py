@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cluster.fleet import Fleet
 from cluster.resources import trial_resources, trials_at_once
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
-from search.bench import traits
+from search.bench import traits_anywhere
 from search.errors import RunFailed
 from search.finals import Finals
 from search.job import Job
+from search.joining import fleet_for, start_ray
 from search.ledger import Ledger, TrialRecord, trials_of
 from search.lock import only_driver
 from search.pace import Pace
@@ -97,19 +98,21 @@ def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: st
     import ray
 
     scribe.say("starting Ray; a worker's engines and the base's answers come before its first result")
-    _start_ray(address, job.run)
+    start_ray(address, job.run)
     try:
-        return _search(job, scribe, records)
+        measured = [line for one in records.values() for line in one.rungs.values()]
+        return _search(job, scribe, records, fleet_for(job, address, measured, scribe.say))
     finally:
         ray.shutdown()
 
 
-def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
+def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fleet) -> bool:
     """Run Ray Tune, which measures the best again, too; True when all that is done, False when interrupted."""
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
     from search.budget import Budget
+    from search.placing import Newcomers, Where
     from search.room import Room
     from search.schedulers import SCHEDULERS
     from search.searchers import SEARCHERS
@@ -119,9 +122,9 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
 
     # An open trial tells its last finished rung again, and is judged by it: the verdict may not have been written.
     retold = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
+    nodes = fleet.resources()
     try:
-        nodes = _alive()
-        resources = trial_resources(job.device, nodes)
+        resources = trial_resources(job.device, nodes, job.accelerator)
     except LookupError as fault:
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
@@ -132,9 +135,14 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
         trials_at_once(resources, nodes),
     )  # fmt: skip
     worth = worth_of(job, records.values())
-    room = Room(lambda: trials_at_once(resources, _alive()))
+    room = Room(lambda: trials_at_once(resources, fleet.resources()))
     searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line, room)
-    trainable = tune.with_parameters(Trial, job=job, history={name: records[name].rungs for name, _ in retold})
+    trainable = tune.with_parameters(
+        Trial,
+        job=job,
+        history={name: records[name].rungs for name, _ in retold},
+        expected=fleet.expected.model_dump() if fleet.expected is not None else None,
+    )
     scheduler = SCHEDULERS[job.space.scheduler](
         job.space.eta,
         job.last_rung,
@@ -145,14 +153,14 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
 
     def fit(seconds: float | None) -> None:
         tune.Tuner(
-            tune.with_resources(trainable, resources),
+            tune.with_resources(trainable, Where.of(resources, job.id, fleet)),
             tune_config=TuneConfig(
                 search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True, time_budget_s=seconds
             ),
             run_config=RunConfig(
                 name="tune",
                 storage_path=str(job.run),
-                callbacks=[room, TuneNews(scribe, scheduler, finals)],
+                callbacks=[Newcomers(fleet), room, TuneNews(scribe, scheduler, finals)],
                 failure_config=FailureConfig(max_failures=1),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
                 verbose=0,
@@ -170,13 +178,6 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord]) -> bool:
             if not searcher.done:
                 fit(None)
     return searcher.done
-
-
-def _alive() -> list[dict[str, float]]:
-    """What each node has, of those that Ray counts now."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _judged(
@@ -214,33 +215,6 @@ def _terminated_as_interrupted(run: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
-def _start_ray(address: str | None, run: Path) -> None:
-    """Join the cluster at `address`, or begin one here. Raises `RunFailed`."""
-    import logging
-
-    import ray
-
-    from search.room import UNLIMITED
-
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", UNLIMITED)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let anyone's job slow what we time
-    address = address or os.environ.get("RAY_ADDRESS")
-    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    where = {"address": address} if address else {"include_dashboard": False}
-    try:
-        ray.init(**where, **common)
-    except Exception as fault:  # a node that takes longer than 30 s to start is a bare Exception of Ray's
-        ray.shutdown()
-        words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
-        if address:
-            raise RunFailed(f"no Ray cluster at {address} ({words}): start it, or give another --address") from fault
-        remedy = "see that the machine has memory and processors to spare and that no other Ray hangs (`ray stop`)"
-        raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault
-
-
 def worth_of(job: Job, trials: Iterable[TrialRecord]) -> Worth:
     """What trials are judged by, after all that these were measured at."""
     worth = Worth(Pace(job.base), job.last_rung)
@@ -251,7 +225,7 @@ def worth_of(job: Job, trials: Iterable[TrialRecord]) -> Worth:
 
 def feasible_for(job: Job) -> Callable[[Recipe], bool]:
     """Whether a recipe makes sense for the job's base and engine, asked without weights."""
-    shape, engine = read_shape(job.base), traits(job.device, job.space.engine)
+    shape, engine = read_shape(job.base), traits_anywhere(job.device, job.space.engine)
 
     def feasible(recipe: Recipe) -> bool:
         try:

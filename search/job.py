@@ -25,6 +25,7 @@ class Job(BaseModel):
     store: Path = Field(description="where artifacts live")
     space: Space
     device: str = Field(description="cpu or cuda")
+    accelerator: str = Field("", description="Ray's name of the GPU that trials ask a cluster for, L4 for one")
     trials: int = Field(ge=1)
     hours: float | None = None
     seed: int = Field(0, description="of the searcher")

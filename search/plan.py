@@ -10,16 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cluster.engines import CONTEST_VERSIONS
 from cluster.resources import find_device
 from compressors.shape import check_recipe, read_shape
 from compressors.step import EngineTraits, Infeasible, ModelShape
 from evaluation.description import Description, description_of
 from evaluation.roofline import predict
-from evaluation.serves import installed
 from evaluation.workload import CONTEST
 from search.bases import find_base
-from search.bench import served_by, traits
+from search.bench import traits, traits_anywhere
 from search.errors import BadInput
 from search.estimate import cost_of
 from search.forms import count_of, is_bounded, recipes_of
@@ -93,10 +91,7 @@ def engine_for(spec: Space) -> EngineTraits:
     """What the recipes will be served by: where a target is named, this engine on a GPU, whatever is at hand here."""
     if spec.target is None or find_device() != "cpu":
         return traits(find_device(), spec.engine)
-    try:
-        return served_by(CONTEST_VERSIONS["vllm"] if spec.engine == "contest" else installed(), "cuda")
-    except LookupError as fault:
-        raise BadInput(str(fault)) from fault
+    return traits_anywhere("cuda", spec.engine)
 
 
 def look(recipes: Iterable[Recipe], folder: Path, engine: EngineTraits) -> Looked:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.resources import KIND
 from evaluation.description import Description, description_of
 from evaluation.devices import DeviceName
 from evaluation.roofline import predict
@@ -23,7 +24,6 @@ from search.target import described, device_of
 
 PERF_AT_BEST = 1.05  # of PerfNorm: recovery may leave a model a little better than its base
 LENGTH = 0.1  # of SpeedNorm: who says more than the base takes less time a token
-KIND = "accelerator_type:"  # how Ray names a node's GPU among its resources
 KINDS: dict[str, DeviceName] = {"L4": "L4"}  # Ray's names that mean one device, whatever its memory or socket
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.resources import find_device
 from compressors.artifact import base_artifact
 from compressors.data import OutOfReach as NoData
 from compressors.data import load_conversations
@@ -20,10 +19,11 @@ from evaluation.harnessed import differs, version_in
 from evaluation.nearness import check_comparable
 from evaluation.suite import Suite
 from search.bases import find_base
-from search.bench import environment_of, traits
+from search.bench import environment_of, traits, traits_anywhere
 from search.errors import BadInput, Misfit
 from search.forms import recipes_of, steps_of
 from search.job import Job
+from search.joining import cluster_address, hardware_of
 from search.ledger import Ledger
 from search.lengths import check_lengths
 from search.space import SELF, Space
@@ -51,12 +51,19 @@ def new_job(
     store: Path | None = None,
     seed: int = 0,
     asked: Sequence[str] = (),
+    address: str | None = None,
 ) -> Job:
-    """A job whose run folder exists and holds run.json. Raises `BadInput`, having left nothing behind."""
+    """A job whose run folder exists and holds run.json, timed on what the cluster at `address` has.
+
+    Raises `BadInput`, having left nothing behind, `RunFailed` where that cluster cannot be joined.
+    """
     file = read_space(space)
     spec, folder = file.space, find_base(base)
+    device, accelerator = hardware_of(address, spec.target, out)
+    # a driver's machine that is not timed on needs no engine
+    serves = traits if cluster_address(address) is None else traits_anywhere
     with file.told():
-        left_out = check_inputs(spec, folder, traits(find_device(), spec.engine))
+        left_out = check_inputs(spec, folder, serves(device, spec.engine))
     check_weights(folder)
     run = out.resolve()
     if _exists(run) and not run.is_dir():
@@ -72,7 +79,8 @@ def new_job(
         run=run,
         store=(store or run / "store").resolve(),
         space=spec,
-        device=find_device(),
+        device=device,
+        accelerator=accelerator,
         trials=trials or spec.trials,
         hours=hours or spec.hours,
         seed=seed,

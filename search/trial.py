@@ -11,8 +11,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
+from cluster.nodes import unfit_here
 from compressors.step import Infeasible, StepFault
 from evaluation.judge import JudgeFault
 from evaluation.protocol import EngineFault
@@ -20,6 +22,7 @@ from search.bench import ANSWERS, Bench
 from search.finals import ANSWERS_AGAIN, measure_again
 from search.job import Job
 from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING
+from search.placing import Misplaced
 from search.recipe import Recipe
 
 STATE = "rungs.json"
@@ -31,11 +34,17 @@ class Trial(tune.Trainable):
     Where the config says `again`, so does the report, and its `event` is what `measure_again` gave.
     """
 
+    bench: Bench | None = None
+    unfit = ""  # what differs on this node
+
     def setup(self, config: dict[str, Any], **given: Any) -> None:
-        """`given`, by tune.with_parameters: `job`, and `history`, the rungs finished in earlier sittings by trial."""
+        """`given`, by tune.with_parameters: `job`; `history`, the rungs finished in earlier sittings by trial; and
+        `expected`, what a node must hold."""
         self.job: Job = given["job"]
         self.history: dict[str, dict[int, dict[str, Any]]] = given["history"]
-        self.bench = Bench(self.job)
+        self.unfit = unfit_here(given["expected"])
+        if not self.unfit:
+            self.bench = Bench(self.job)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -46,10 +55,13 @@ class Trial(tune.Trainable):
         self.name: str = config["name"]
         self.recipe = Recipe.of(config["recipe"])
         self.again: bool = config.get("again", False)
-        self.bench.keep_answers(ANSWERS_AGAIN if self.again else ANSWERS)
+        if self.bench is not None:
+            self.bench.keep_answers(ANSWERS_AGAIN if self.again else ANSWERS)
         self.done_rungs = max(self.history.get(self.name, {0: {}}))
 
     def step(self) -> dict[str, Any]:
+        if self.bench is None:  # told here and not in setup, whose faults Tune counts against the trial
+            raise Misplaced(ray.get_runtime_context().get_node_id(), self.unfit)
         if self.again:
             line = measure_again(self.bench, self.job, self.name, self.recipe)
             self.done_rungs = self.job.last_rung + 1
@@ -76,7 +88,8 @@ class Trial(tune.Trainable):
         self.done_rungs = json.loads((Path(checkpoint) / STATE).read_text())["done_rungs"]
 
     def cleanup(self) -> None:
-        self.bench.close()
+        if self.bench is not None:
+            self.bench.close()
 
     def _end(self, status: str, reason: str, value: float) -> dict[str, Any]:
         return self._result(None, status, value) | {"reason": reason}

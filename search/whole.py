@@ -18,8 +18,10 @@ from search.driver import run as run_search
 from search.errors import BadInput, RunFailed
 from search.export import export
 from search.job import Job
+from search.joining import cluster_address
 from search.report import status_of, write_report
 from search.start import check_suite
+from search.there import verify_there
 from search.unpack import BadSubmission
 from search.verify import verify
 
@@ -35,7 +37,7 @@ def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> No
     if verified:
         export(job, "score", submission)
         _tell("checking the submission: unpack, load with transformers and vLLM, score again", as_json)
-        failure = _verify_apart(submission)
+        failure = _verify_where_timed(submission, job, address, as_json)
         write_report(job)
     status = status_of(job)
     verification = job.run / "verification.json"
@@ -81,6 +83,13 @@ def _apart(result: dict[str, Any]) -> str:
         f"score {result['score_verified']['score']:.4f} measured again, {result['score_search']['score']:.4f} in the "
         f"search: {result['difference']:.4f} apart, {result['allowed']:.4f} is within the intervals"
     )
+
+
+def _verify_where_timed(submission: Path, job: Job, address: str | None, quiet: bool) -> str:
+    """On this machine; of a search on a cluster's GPUs on a node with one of that kind. What went wrong, or nothing."""
+    if job.device == "cpu" or cluster_address(address) is None:
+        return _verify_apart(submission)
+    return verify_there(_verify_apart, submission, job, address, lambda text: _tell(text, quiet))
 
 
 def _verify_apart(submission: Path) -> str:

@@ -13,3 +13,12 @@ for name in contest contest-gpu; do
         --overrides cluster/environments/contest-overrides.txt --generate-hashes --no-header --no-annotate \
         --quiet --output-file "cluster/environments/$name.txt"
 done
+# What the main environment lacks: of what it holds, nothing is installed anew, whichever of its two locks it has.
+held=$(comm -12 <(grep -oE '^[a-z0-9.-]+' cluster/environments/cpu.txt | sort -u) \
+    <(grep -oE '^[a-z0-9.-]+' cluster/environments/gpu.txt | sort -u))
+for cloud in aws gcp; do
+    "$uv" pip compile "cluster/environments/$cloud.in" --universal --python-version 3.11 \
+        --constraints cluster/environments/cpu.txt --overrides cluster/environments/overrides.txt \
+        $(printf -- '--no-emit-package %s ' $held) \
+        --generate-hashes --no-header --no-annotate --quiet --output-file "cluster/environments/$cloud.txt"
+done

@@ -17,7 +17,7 @@ def pins(lock):
     return dict(re.findall(r"^([a-z0-9.\-]+)(?:\[[^\]]*\])?==([^\s\\;]+)", lock.read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "contest", "contest-gpu", "uv"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "contest", "contest-gpu", "uv", "aws", "gcp"])
 def test_every_package_is_hashed_and_no_index_is_named(name):
     text = (LOCKS / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=[a-z0-9])", text.strip())
@@ -66,6 +66,14 @@ def test_make_contest_takes_the_machines_lock(nvidia, lock):
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert f"cluster/environments/{lock}" in made
+
+
+@pytest.mark.parametrize(("cloud", "package"), [("aws", "boto3"), ("gcp", "google-api-python-client")])
+def test_what_a_cloud_is_asked_with_changes_nothing_of_the_main_environment(cloud, package):
+    """install.sh puts it there without looking at dependencies: at a head, and where one says `ray up`."""
+    beside = pins(LOCKS / f"{cloud}.txt")
+    assert package in beside
+    assert not set(beside) & (set(pins(LOCKS / "cpu.txt")) | set(pins(LOCKS / "gpu.txt")))
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])

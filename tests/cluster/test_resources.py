@@ -51,3 +51,14 @@ def test_an_engine_is_found_by_its_name(monkeypatch, tmp_path):
     assert (find_engine("contest").python, find_engine("contest").vllm) == (str(tmp_path), "0.14.1")
     with pytest.raises(LookupError, match=r"no engine '0\.32\.0'; there are own and contest"):
         find_engine("0.32.0")
+
+
+def test_trials_ask_for_the_kind_they_are_timed_on():
+    nodes = [{"CPU": 16.0}, {"CPU": 8.0, "GPU": 1.0, "accelerator_type:L4": 1.0}, {"CPU": 2.0, "GPU": 2.0}]
+    takes = trial_resources("cuda", nodes, "L4")
+    assert takes == {"CPU": 4.0, "GPU": 1.0, "accelerator_type:L4": 0.001}
+    assert trials_at_once(takes, nodes) == 1
+    with pytest.raises(LookupError, match="no node of the Ray cluster has a GPU of the kind H100"):
+        trial_resources("cuda", nodes, "H100")
+    with pytest.raises(LookupError, match="no node of the Ray cluster has a CPU to give"):
+        trial_resources("cpu", [])

@@ -3,8 +3,8 @@
 import pytest
 import ray
 
-from search.driver import _start_ray
 from search.errors import RunFailed
+from search.joining import start_ray
 
 
 def test_a_node_that_does_not_start_is_told(tmp_path, monkeypatch):
@@ -13,11 +13,11 @@ def test_a_node_that_does_not_start_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
     with pytest.raises(RunFailed, match=r"Ray does not start here \(.*\): see .*, then `squeeze resume .*run`") as told:
-        _start_ray(None, tmp_path / "run")
+        start_ray(None, tmp_path / "run")
     assert len(str(told.value).splitlines()) == 1
     assert not ray.is_initialized()
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path):
     with pytest.raises(RunFailed, match=r"no Ray cluster at nowhere:1:2 \(.*\): start it, or give another --address"):
-        _start_ray("nowhere:1:2", tmp_path / "run")
+        start_ray("nowhere:1:2", tmp_path / "run")

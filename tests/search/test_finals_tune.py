@@ -140,7 +140,7 @@ def test_a_search_whose_hours_are_over_measures_the_best_again_all_the_same(job)
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one worker at most")
 def test_finals_that_were_left_are_all_that_is_done_and_on_several_workers_at_once(job, monkeypatch):
-    monkeypatch.setattr("search.driver.trial_resources", lambda device, nodes: {"CPU": 1.0})
+    monkeypatch.setattr("search.driver.trial_resources", lambda *_: {"CPU": 1.0})
     plan(job.run, "wait")
     run(job.model_copy(update={"trials": 4}), quiet=True)
     told, work = heard(job)

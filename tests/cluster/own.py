@@ -1,0 +1,119 @@
+"""A Ray of a test's own: started by own.sh on loopback, with its own token and ports, ended by its process group."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+LAUNCHERS = ROOT / "cluster" / "launchers"
+PORTS = ("dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
+         "runtime-env-agent-port", "node-manager-port", "object-manager-port", "ray-client-server-port")  # fmt: skip
+SECRET = secrets.token_hex(8)
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Cluster:
+    """A head that own.sh started, in a process group of its own, and how one talks to it."""
+
+    def __init__(self, place, write, variables):
+        self.token = "0123456789abcdef" * 4
+        self.token_file = place / "token"
+        self.token_file.write_text(self.token)
+        self.token_file.chmod(0o600)
+        self.home = place / "home"  # no ~/.ray/auth_token of the machine's owner is found there
+        self.home.mkdir()
+        keys = self.home / ".squeeze-secrets.env"
+        keys.write_text(f"JUDGE_KEY={SECRET}\n")
+        keys.chmod(0o600)
+        self.temp = place / "ray"
+        self.gcs, *ports = free_ports(1 + len(PORTS))
+        self.dashboard = f"http://127.0.0.1:{ports[0]}"
+        named = [f"--{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
+        words = write(place, self.gcs) if write else []
+        self.log = (place / "head.log").open("w+")
+        self.process = subprocess.Popen(
+            ["bash", LAUNCHERS / "own.sh", "head", f"--port={self.gcs}", "--node-ip-address=127.0.0.1",
+             f"--temp-dir={self.temp}", "--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000",
+             *named, *words],
+            env=self.environment() | variables, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def environment(self, token=True):
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+        chosen = {"HOME": str(self.home), "PATH": path, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        return outside | chosen | ({"RAY_AUTH_TOKEN_PATH": str(self.token_file)} if token else {})
+
+    def asked(self, *words, token=True, **given):
+        more = {"RAY_AUTH_MODE": "token"} if token else {}
+        return subprocess.run(
+            ["ray", "job", words[0], "--address", self.dashboard, *words[1:]], env=self.environment(token) | more,
+            capture_output=True, text=True, timeout=400, check=False, **given,
+        )  # fmt: skip
+
+    def status(self, path, headers=None):
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.dashboard + path, headers=headers or {})) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as fault:
+            return fault.code, ""
+        except OSError:
+            return 0, ""
+
+    @property
+    def bearer(self):
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def wait(self, seconds=240):
+        until = time.monotonic() + seconds
+        while self.status("/api/version", self.bearer)[0] != 200:
+            assert self.process.poll() is None and time.monotonic() < until, Path(self.log.name).read_text()
+            time.sleep(0.2)
+
+    def end(self):
+        """Only what was started here: Ray's own end first, which takes its children along, then what is left of them.
+
+        Whatever belongs to this Ray is in the group, or names its folder, which is nobody else's.
+        """
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for process in psutil.process_iter(["cmdline"]):
+            if any(f"{self.temp}/" in word for word in process.info["cmdline"] or ()):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.log.close()
+
+
+@contextlib.contextmanager
+def own_cluster(write=None, **variables):
+    """`write` gets a folder and the port Ray will be at, and returns what else own.sh is told."""
+    place = Path(tempfile.mkdtemp(prefix="own-"))  # a short path: Ray's sockets lie below it
+    started = Cluster(place, write, variables)
+    try:
+        started.wait()
+        yield started
+    finally:
+        started.end()
+        shutil.rmtree(place, ignore_errors=True)
