@@ -97,7 +97,7 @@ class Remote:
     def _opened(self) -> tuple[Any, str]:
         from pyarrow.fs import FileSystem
 
-        return FileSystem.from_uri(self.uri)  # type: ignore[no-any-return]  # pyarrow ships no types
+        return FileSystem.from_uri(self.uri)
 
     def _at(self, name: str) -> tuple[Any, str]:
         files, root = self._opened

@@ -12,13 +12,13 @@ from typing import Any
 
 from cluster.engines import CONTEST_VERSIONS, EngineEnvironment, EngineName, find_engine
 from cluster.resources import find_device
+from cluster.storage import Remote
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
 from compressors.data import load_conversations
 from compressors.files import model_files
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, say_nothing
-from compressors.store import Store
 from evaluation.answers import AnswerStore
 from evaluation.devices import DeviceName, known_device
 from evaluation.engine import Engine
@@ -37,6 +37,7 @@ from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
 from search.space import SELF, Space
+from search.stores import open_store
 from search.target import device_of, speed_on
 
 ANSWERS = "answers"  # in the run folder: what models said
@@ -49,20 +50,20 @@ class Bench:
     def __init__(self, job: Job, progress: Callable[[str], None] = say_nothing) -> None:
         self.job = job
         self.progress = progress
-        self.store = Store(job.store)
+        self.store = open_store(job)
         settings = engine_settings(job.device, job.space.max_model_len, job.space.engine)
         self.engine = Engine(settings, job.run / "logs" / "engine.log")
         # The base stays at hand: on a CPU beside the candidate, on a GPU asleep while the candidate works.
         self.base_engine = Engine(settings, job.run / "logs" / "base-engine.log")
         spec = job.space.evaluation
-        judge = Judge(spec.judge, AnswerStore(self.store.cache / "judge")) if spec.judge is not None else None
+        judge = Judge(spec.judge, self._kept(self.store.cache / "judge")) if spec.judge is not None else None
         suite = Suite(spec, [rung.items for rung in job.space.rungs], judge, job.left_out)
         self.measurer = Measurer(
             self.engine,
             self.base_engine,
             Subject(key=job.base_key, folder=job.base),
             suite,
-            AnswerStore(job.run / ANSWERS),
+            self._kept(job.run / ANSWERS),
             job.space.passes,
             job.space.thinking,
             job.space.within,
@@ -83,7 +84,14 @@ class Bench:
 
     def keep_answers(self, folder: str = ANSWERS) -> None:
         """From here on in `folder` of the run folder; what other folders hold is not read. The engines stay."""
-        self.measurer.asker.store = AnswerStore(self.job.run / folder)
+        self.measurer.asker.store = self._kept(self.job.run / folder)
+
+    def _kept(self, folder: Path) -> AnswerStore:
+        """Answers in a folder of the run or of the store; where that is kept at a URI, they are there, too."""
+        for mine, home in ((self.job.run, self.job.home), (self.job.store, self.job.store_home)):
+            if home and folder.is_relative_to(mine):
+                return AnswerStore(folder, Remote(home).under(folder.relative_to(mine).as_posix()))
+        return AnswerStore(folder)
 
     @property
     def data(self) -> Conversations:
@@ -126,6 +134,7 @@ class Bench:
             measured, baseline, result = self._compare(built.artifact, recipe, number)
         else:
             measured, baseline, result = self.measure(built.artifact, number)
+        self.store.flush()  # whoever goes on elsewhere finds what this rung was measured on
         return {
             "event": "rung",
             "recipe": recipe.to_list(),

@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cluster.engines import EngineName
+from cluster.storage import StorageFault
 from search.errors import BadInput, RunFailed
 
 app = typer.Typer(
@@ -22,15 +23,19 @@ app = typer.Typer(
 )
 
 SpaceArg = Annotated[str, typer.Argument(metavar="SPACE", help="a preset's name or a .yaml file")]
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder")]
+RunArg = Annotated[str, typer.Argument(metavar="RUN", help="a run folder, or its URI (s3://, gs://)")]
 BaseOpt = Annotated[str, typer.Option("--base", help="tiny, a model folder, or a hub id")]
-OutOpt = Annotated[Path, typer.Option("--out", help="the run folder to make")]
+OutOpt = Annotated[
+    str, typer.Option("--out", help="the run folder to make, or a URI that all nodes reach (s3://, gs://)")
+]
 TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="recipes to try (default: the space's)")]
 HoursOpt = Annotated[
     float | None, typer.Option("--hours", min=0.001, help="wall-clock budget; open trials can be resumed")
 ]
 AddressOpt = Annotated[str | None, typer.Option("--address", help="a Ray cluster; without it, this machine")]
-StoreOpt = Annotated[Path | None, typer.Option("--store", help="where artifacts live (default: RUN/store)")]
+StoreOpt = Annotated[
+    str | None, typer.Option("--store", help="where artifacts live, a folder or a URI (default: RUN/store)")
+]
 SeedOpt = Annotated[int, typer.Option("--seed", help="of the searcher: which recipes chance picks")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print one JSON object instead of text")]
 EngineOpt = Annotated[
@@ -87,7 +92,9 @@ def report(run: RunArg, as_json: JsonOpt = False) -> None:
     from search.job import Job
     from search.report import write_report
 
-    written = write_report(Job.load(run))
+    job = Job.load(run)
+    written = write_report(job)
+    job.keep()
     _print({"written": [str(path) for path in written]}, as_json, "wrote " + ", ".join(map(str, written)))
 
 
@@ -109,7 +116,9 @@ def export(
 @app.command()
 def verify(
     submission: Annotated[Path, typer.Argument(metavar="SUBMIT.ZIP")],
-    run: Annotated[Path | None, typer.Option("--run", help="its run folder (default: the zip's own folder)")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="its run: a folder, or a URI (default: the zip's folder)")
+    ] = None,
     engine: EngineOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -117,8 +126,9 @@ def verify(
     from search.job import Job
     from search.whole import verify_and_tell
 
-    folder = run if run is not None else submission.resolve().parent
-    job = Job.load(folder) if run is not None or (folder / "run.json").exists() else None
+    beside = submission.resolve().parent
+    given = run if run is not None else str(beside) if (beside / "run.json").exists() else None
+    job = Job.load(given) if given is not None else None
     verify_and_tell(submission, job, as_json, engine)
 
 
@@ -220,7 +230,7 @@ def main() -> None:
         if not fault.format_message():  # no command at all: the help was shown
             raise SystemExit(2) from fault
         _complain(f"{fault.format_message().rstrip('.')}; see --help", 2)
-    except RunFailed as fault:
+    except (RunFailed, StorageFault) as fault:
         _complain(str(fault), 1)
     except OSError as fault:  # a disk that is full, a file that may not be read
         _complain(f"{fault.strerror or fault}: {str(fault.filename)[:200]}", 1)

@@ -10,7 +10,6 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from cluster.fleet import Fleet
@@ -23,7 +22,7 @@ from search.finals import Finals
 from search.job import Job
 from search.joining import fleet_for, start_ray
 from search.ledger import Ledger, TrialRecord, trials_of
-from search.lock import only_driver
+from search.lock import driving
 from search.pace import Pace
 from search.prospects import devices_of, prospects_for
 from search.recipe import Recipe
@@ -34,8 +33,8 @@ from search.worth import Worth
 
 def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
     """Search until the budget is spent, going on from what the ledger holds. Returns every trial."""
-    ledger = Ledger(job.run / "ledger.jsonl")
-    with only_driver(job.run), Watch(job.trials, len(job.space.rungs), quiet) as watch:
+    with driving(job), Watch(job.trials, len(job.space.rungs), quiet) as watch:
+        ledger = job.ledger()
         records = trials_of(ledger.read())
         wandb_log = WandbLog(job.run / "wandb", job.run.name, job.id, watch.say)
         try:
@@ -44,7 +43,7 @@ def run(job: Job, address: str | None = None, quiet: bool = False) -> list[Trial
             wandb_log.close()
     trials = list(trials_of(ledger.read()).values())
     if not complete:
-        raise RunFailed(f"interrupted; what was finished is kept: go on with `squeeze resume {job.run}`")
+        raise RunFailed(f"interrupted; what was finished is kept: go on with `squeeze resume {job.place}`")
     if not trials:
         raise RunFailed(f"no trial came to an end; see {job.run / 'logs'}")
     return trials
@@ -159,7 +158,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
             ),
             run_config=RunConfig(
                 name="tune",
-                storage_path=str(job.run),
+                **_tune_storage(job),
                 callbacks=[Newcomers(fleet), room, TuneNews(scribe, scheduler, finals)],
                 failure_config=FailureConfig(max_failures=1),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
@@ -169,7 +168,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
 
     seconds = job.hours * 3600 if job.hours else None
     begin = time.monotonic()
-    with _terminated_as_interrupted(job.run):
+    with _terminated_as_interrupted(job.place):
         fit(seconds)
         if searcher.over and len(scribe.ended) < job.trials:
             scribe.say(f"no more trials: {searcher.over}")
@@ -178,6 +177,16 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
             if not searcher.done:
                 fit(None)
     return searcher.done
+
+
+def _tune_storage(job: Job) -> dict[str, Any]:
+    """Where Tune keeps its own: in the run folder, or at the run's URI, which every node reaches."""
+    if not job.home:
+        return {"storage_path": str(job.run)}
+    from pyarrow.fs import FileSystem
+
+    files, path = FileSystem.from_uri(job.home)
+    return {"storage_path": path, "storage_filesystem": files}
 
 
 def _judged(
@@ -193,7 +202,7 @@ def _judged(
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted(run: Path) -> Iterator[None]:
+def _terminated_as_interrupted(run: str) -> Iterator[None]:
     """SIGTERM ends Tune's loop as SIGINT does; Ray's own handler would print its C++ stack and end the process.
 
     Where the whole process group was told to end, Ray's processes go first, and calls to them fail on the way out.

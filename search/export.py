@@ -11,6 +11,7 @@ from compressors.store import Store
 from search.errors import BadInput, RunFailed
 from search.job import Job
 from search.ledger import Ledger, TrialRecord, ranked, trials_of
+from search.stores import open_store
 
 ZIP_LIMIT = 10 * 1000**3  # the contest's limits, bytes
 UNPACKED_LIMIT = 32 * 1000**3
@@ -46,7 +47,7 @@ def export(job: Job, how: str, target: Path) -> TrialRecord:
     trial = pick(trials, how, job.last_rung)
     line = trial.line
     folder = artifact_folder(job, line["artifact"])
-    if line["artifact"] != job.base_key and not Store(job.store).verify(line["artifact"]):
+    if line["artifact"] != job.base_key and not store_of(job).verify(line["artifact"]):
         raise RunFailed(f"artifact {line['artifact']} is damaged in the store: resume the run to build it again")
     if target.is_dir() or not target.resolve().parent.is_dir():
         raise BadInput(f"cannot write {target}: give -o a file's name in a folder that is there")
@@ -61,14 +62,20 @@ def artifact_folder(job: Job, key: str) -> Path:
     """The folder of an artifact of this run. Raises `RunFailed` when the store lost it."""
     if key == job.base_key:
         return job.base
-    if not job.store.is_dir():
+    artifact = store_of(job).get(key)
+    if artifact is None:
+        kept = job.store_home or job.store
+        raise RunFailed(f"the store {kept} no longer holds artifact {key}: resume the run to build it again")
+    return Path(artifact.folder)
+
+
+def store_of(job: Job) -> Store:
+    """The store of a run that was begun. Raises `RunFailed` where it is gone."""
+    if not job.store_home and not job.store.is_dir():
         raise RunFailed(
             f"the store {job.store} of this run is gone: bring it back, or resume the run to build it again"
         )
-    artifact = Store(job.store).get(key)
-    if artifact is None:
-        raise RunFailed(f"the store {job.store} no longer holds artifact {key}: resume the run to build it again")
-    return Path(artifact.folder)
+    return open_store(job)
 
 
 def pack(folder: Path, target: Path) -> None:

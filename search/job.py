@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cluster.storage import Remote, is_uri, joined, mirror_of
 from search.errors import BadInput, first_error
+from search.home import TELLS, Home, KeptLedger
+from search.ledger import Ledger
 from search.space import Space
+
+STORE = "store"  # below the run, where no other place is given
 
 
 class Job(BaseModel):
@@ -23,6 +29,8 @@ class Job(BaseModel):
     base_key: str = Field(description="fingerprint of its content")
     run: Path = Field(description="the run folder")
     store: Path = Field(description="where artifacts live")
+    home: str = Field("", description="the URI where the run is kept; `run` is then this machine's copy")
+    store_home: str = Field("", description="the URI where artifacts are kept; `store` is then this machine's copy")
     space: Space
     device: str = Field(description="cpu or cuda")
     accelerator: str = Field("", description="Ray's name of the GPU that trials ask a cluster for, L4 for one")
@@ -41,8 +49,50 @@ class Job(BaseModel):
         part.replace(path)
 
     @classmethod
-    def load(cls, run: Path) -> Job:
-        """Raises `BadInput` when `run` is not a run folder."""
+    def load(cls, place: str | Path) -> Job:
+        """The run in a folder, or at a URI. Raises `BadInput` where none is, `StorageFault` out of reach."""
+        if is_uri(str(place)):
+            home = Home(str(place), mirror_of(str(place)))
+            home.bring()
+            return cls._read(home.folder).here(str(place))
+        return cls._read(Path(place)).here()
+
+    def here(self, home: str | None = None) -> Job:
+        """The same run on this machine, whose copies may lie elsewhere than on the one that began it.
+
+        `home` is where it was found, if that is not where it was begun: its store moved along if it lay within.
+        """
+        kept, stored = self.home if home is None else home, self.store_home
+        if stored and stored == joined(self.home, STORE):
+            stored = joined(kept, STORE)
+        run = mirror_of(kept) if kept else self.run
+        store = self.store
+        if stored:
+            store = run / STORE if stored == joined(kept, STORE) else mirror_of(stored)
+        return self.model_copy(update={"home": kept, "store_home": stored, "run": run, "store": store})
+
+    @property
+    def place(self) -> str:
+        """What a user calls the run."""
+        return self.home or str(self.run)
+
+    @property
+    def name(self) -> str:
+        """The last word of its place."""
+        return self.home.partition("?")[0].rstrip("/").rpartition("/")[2] if self.home else self.run.name
+
+    def ledger(self) -> Ledger:
+        """To be written by the driver alone."""
+        path = self.run / "ledger.jsonl"
+        return KeptLedger(path, Remote(self.home)) if self.home else Ledger(path)
+
+    def keep(self, names: Sequence[str] = TELLS) -> None:
+        """Have what people read where the run is kept."""
+        if self.home:
+            Home(self.home, self.run).keep(names)
+
+    @classmethod
+    def _read(cls, run: Path) -> Job:
         path = run / "run.json"
         if not path.exists():
             raise BadInput(f"{run} is not a run folder: it has no run.json")
@@ -57,15 +107,6 @@ class Job(BaseModel):
             raise BadInput(f"{path}: {first_error(fault)}") from fault
         except ValueError as fault:
             raise BadInput(f"{path} is not JSON: {fault}") from fault
-
-    def check_base(self) -> None:
-        """Raise `BadInput` unless the base is what it was when the run began."""
-        from compressors.artifact import base_artifact
-
-        if not (self.base / "config.json").exists():
-            raise BadInput(f"the base of this run, {self.base}, is gone: bring it back")
-        if base_artifact(self.base).key != self.base_key:
-            raise BadInput(f"the base {self.base} is not what this run began with: its content has changed")
 
     @property
     def last_rung(self) -> int:

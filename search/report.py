@@ -13,7 +13,7 @@ from search.errors import RunFailed
 from search.findings import findings
 from search.job import Job
 from search.ledger import RUNNING, Ledger, TrialRecord, ranked, trials_of
-from search.lock import is_driven
+from search.lock import is_worked_on
 from search.picture import picture
 from search.recipe import Recipe
 from search.target import in_words, predicted_of
@@ -49,7 +49,7 @@ def status_of(job: Job) -> dict[str, Any]:
     full = ranked(trials, job.last_rung)
     stages = [stage for trial in trials for line in trial.rungs.values() for stage in line["stages"]]
     told: dict[str, Any] = {
-        "run": str(job.run),
+        "run": job.place,
         "trials": len(trials),
         "budget": job.trials,
         "counts": dict(counts),
@@ -57,7 +57,7 @@ def status_of(job: Job) -> dict[str, Any]:
         "steps_from_store": sum(stage["cached"] for stage in stages),
         "best": None,
         "ties": [],
-        "working": is_driven(job.run),
+        "working": is_worked_on(job),
         "open": [trial.name for trial in trials if trial.status == RUNNING],
     }
     lines = [
@@ -88,7 +88,7 @@ def status_of(job: Job) -> dict[str, Any]:
     else:
         lines.append("no trial has been measured in full yet")
     if told["open"] and not told["working"]:
-        lines.append(f"interrupted, open trials: {len(told['open'])}; go on with `squeeze resume {job.run}`")
+        lines.append(f"interrupted, open trials: {len(told['open'])}; go on with `squeeze resume {job.place}`")
     told["left_out"] = job.left_out or {}
     lines += [f"left out of perf: {name}, since {why}" for name, why in told["left_out"].items()]
     told["text"] = "\n".join(lines)
@@ -156,7 +156,7 @@ HEAD = [
 def _markdown(job: Job, told: dict[str, Any], learned: list[str], rows: list[dict[str, Any]]) -> str:
     last = next((trial.last for trial in in_order(job) if trial.last), None)
     facts = [*told["text"].splitlines(), *([where_of(job, last)] if last else [])]
-    lines = [f"# {job.run.name}", "", *(f"- {line}" for line in facts), ""]
+    lines = [f"# {job.name}", "", *(f"- {line}" for line in facts), ""]
     lines += [
         "The base scores 0.5. Scores of lower rungs come from fewer items and less training, those by likelihood "
         "from predictions beside the base's and a speed that was timed once or predicted.",
@@ -182,7 +182,7 @@ def _page(
     last = next((trial.last for trial in trials if trial.last), None)
     where = where_of(job, last) if last else ""
     return TEMPLATE.format(
-        title=html.escape(job.run.name), facts=facts, where=html.escape(where), verdict=verdict,
+        title=html.escape(job.name), facts=facts, where=html.escape(where), verdict=verdict,
         learned="".join(f"<li>{html.escape(line)}</li>" for line in learned),
         picture=picture(trials, job.last_rung), head="".join(f"<th>{name}</th>" for name in HEAD), body=body,
     )  # fmt: skip

@@ -22,10 +22,12 @@ from search.bases import find_base
 from search.bench import environment_of, traits, traits_anywhere
 from search.errors import BadInput, Misfit
 from search.forms import recipes_of, steps_of
+from search.home import Home
 from search.job import Job
 from search.joining import cluster_address, hardware_of
 from search.ledger import Ledger
 from search.lengths import check_lengths
+from search.places import make, places
 from search.space import SELF, Space
 from search.space_file import read_space
 from search.target import check_submissions
@@ -45,10 +47,10 @@ PACKAGES = (
 def new_job(
     space: str,
     base: str,
-    out: Path,
+    out: str | Path,
     trials: int | None = None,
     hours: float | None = None,
-    store: Path | None = None,
+    store: str | Path | None = None,
     seed: int = 0,
     asked: Sequence[str] = (),
     address: str | None = None,
@@ -59,25 +61,18 @@ def new_job(
     """
     file = read_space(space)
     spec, folder = file.space, find_base(base)
-    device, accelerator = hardware_of(address, spec.target, out)
+    found = places(str(out), str(store) if store is not None else None)
+    device, accelerator = hardware_of(address, spec.target, found.run)
     # a driver's machine that is not timed on needs no engine
     serves = traits if cluster_address(address) is None else traits_anywhere
     with file.told():
         left_out = check_inputs(spec, folder, serves(device, spec.engine))
     check_weights(folder)
-    run = out.resolve()
-    if _exists(run) and not run.is_dir():
-        raise BadInput(f"{out} is a file: give another --out")
-    if _exists(run / "run.json"):
-        raise BadInput(f"{out} holds a run already: go on with `squeeze resume {out}`, or give another --out")
-    if _exists(run) and any(run.iterdir()):
-        raise BadInput(f"{out} is not empty: give another --out")
     job = Job(
         base=folder,
         base_name=base,
         base_key=base_artifact(folder).key,
-        run=run,
-        store=(store or run / "store").resolve(),
+        **found._asdict(),
         space=spec,
         device=device,
         accelerator=accelerator,
@@ -88,15 +83,11 @@ def new_job(
         asked=list(asked),
         versions=versions(),
     )
-    made = _make_folder(run, "--out")
-    try:
-        if job.store != run / "store":
-            _make_folder(job.store, "--store")
-    except BadInput:
-        _remove(made)
-        raise
+    make(found)
     job.save()
-    Ledger(run / "ledger.jsonl").path.touch()  # from now on a missing ledger is a loss, not a beginning
+    Ledger(job.run / "ledger.jsonl").path.touch()  # from now on a missing ledger is a loss, not a beginning
+    if job.home:
+        Home(job.home, job.run).begin()
     return job
 
 
@@ -166,7 +157,7 @@ def check_suite(job: Job) -> None:
     try:
         Suite(job.space.evaluation, [rung.items for rung in job.space.rungs], left_out=job.left_out)
     except BadData as fault:
-        raise BadInput(f"{fault}; the trials of {job.run} were measured with it") from fault
+        raise BadInput(f"{fault}; the trials of {job.place} were measured with it") from fault
 
 
 def check_base(folder: Path) -> None:
@@ -244,34 +235,6 @@ def _check_feasible(spec: Space, folder: Path, engine: EngineTraits) -> None:
     )
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as fault:  # a name too long, a parent nobody may read
-        raise BadInput(f"cannot use {str(path.parent)[:100]}: {fault.strerror}; give another --out") from fault
-
-
 def versions() -> dict[str, str]:
     """Of this project and of the libraries whose behaviour results depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def _make_folder(folder: Path, option: str) -> list[Path]:
-    """Make it and see that it can be written; returns what was made, innermost first."""
-    made: list[Path] = []
-    try:
-        made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as fault:
-        _remove(made)
-        raise BadInput(f"cannot write into {folder}: {fault.strerror or fault}; give another {option}") from fault
-    return made
-
-
-def _remove(made: list[Path]) -> None:
-    for folder in made:
-        if folder.is_dir():
-            folder.rmdir()

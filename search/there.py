@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from cluster.resources import trial_resources
 from search.job import Job
@@ -11,10 +10,8 @@ from search.joining import fleet_for, start_ray
 from search.ledger import Ledger
 
 
-def verify_there(
-    verify: Callable[[Path], str], submission: Path, job: Job, address: str | None, say: Callable[[str], None]
-) -> str:
-    """What `verify` says of the submission on a node, which must see the run folder at the same path.
+def verify_there(verify: Callable[[str], str], job: Job, address: str | None, say: Callable[[str], None]) -> str:
+    """What `verify` says of the run on a node, which must see it where it is kept: `job.place`.
 
     Raises `RunFailed` where none is fit.
     """
@@ -28,9 +25,9 @@ def verify_there(
         fleet = fleet_for(job, address, Ledger(job.run / "ledger.jsonl").read(), say)
         takes = trial_resources(job.device, fleet.resources(), job.accelerator)
         task = ray.remote(num_cpus=takes.pop("CPU"), num_gpus=takes.pop("GPU", 0.0), resources=takes, max_retries=0)
-        return str(ray.get(task(verify).options(label_selector=selector(fleet)).remote(submission)))
+        return str(ray.get(task(verify).options(label_selector=selector(fleet)).remote(job.place)))
     except RayError as fault:
         words = " ".join(str(fault).split())[-300:]
-        return f"the node that verified it was lost ({words}): `squeeze verify {submission}` on a node tries again"
+        return f"the node that verified it was lost ({words}): `squeeze resume {job.place}` tries again"
     finally:
         ray.shutdown()

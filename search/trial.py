@@ -15,6 +15,7 @@ import ray
 from ray import tune
 
 from cluster.nodes import unfit_here
+from cluster.storage import StorageFault
 from compressors.step import Infeasible, StepFault
 from evaluation.judge import JudgeFault
 from evaluation.protocol import EngineFault
@@ -24,6 +25,7 @@ from search.job import Job
 from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING
 from search.placing import Misplaced
 from search.recipe import Recipe
+from search.stores import with_base
 
 STATE = "rungs.json"
 
@@ -40,10 +42,11 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any], **given: Any) -> None:
         """`given`, by tune.with_parameters: `job`; `history`, the rungs finished in earlier sittings by trial; and
         `expected`, what a node must hold."""
-        self.job: Job = given["job"]
+        self.job: Job = given["job"].here()
         self.history: dict[str, dict[int, dict[str, Any]]] = given["history"]
         self.unfit = unfit_here(given["expected"])
         if not self.unfit:
+            self.job = with_base(self.job, checked=bool(self.job.store_home))
             self.bench = Bench(self.job)
         self._begin(config)
 
@@ -74,6 +77,8 @@ class Trial(tune.Trainable):
             return self._end(INFEASIBLE, str(refusal), 0.0)
         except (StepFault, EngineFault, JudgeFault) as fault:
             return self._end(FAILED, f"{type(fault).__name__}: {fault}", 0.0)
+        except StorageFault:  # nothing is known of the recipe: Tune tries again, here or elsewhere
+            raise
         except Exception as fault:  # a defect of ours or of a library: this trial ends, told in full; others go on
             self._keep_traceback()
             return self._end(FAILED, f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}", 0.0)

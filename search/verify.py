@@ -28,7 +28,7 @@ from evaluation.measurement import Measurement
 from evaluation.protocol import EngineFault
 from search.bench import Bench, base_of, engine_settings
 from search.errors import BadInput, RunFailed
-from search.export import artifact_folder, file_hash
+from search.export import artifact_folder, file_hash, store_of
 from search.job import Job
 from search.ledger import Ledger, ranked, trials_of
 from search.start import check_suite
@@ -63,10 +63,8 @@ def verify(path: Path, job: Job | None, engine: EngineName | None = None) -> dic
     target = verdict_file(path)
     if job is not None:
         check_suite(job)
-    if job is not None and not job.store.is_dir():
-        raise RunFailed(
-            f"the store {job.store} of this run is gone: bring it back, or resume the run to build it again"
-        )
+    if job is not None:
+        store_of(job)
     try:
         target.unlink(missing_ok=True)  # an older verdict must not stand beside another zip
         _write(target, {"submission": path.name, "agrees": False, "why": "its verification did not come to its end"})
@@ -119,7 +117,7 @@ def _claim(model: Path, job: Job) -> dict[str, Any]:
         theirs = model_files(folder)
         if {one.name for one in theirs} == files.keys() and all(file_hash(one) == files[one.name] for one in theirs):
             return line
-    raise BadSubmission(f"its model is none that {job.run} measured in full: it was changed, or is of another run")
+    raise BadSubmission(f"its model is none that {job.place} measured in full: it was changed, or is of another run")
 
 
 def load_with_transformers(model: Path) -> dict[str, Any]:
@@ -145,7 +143,7 @@ def load_with_vllm(model: Path, scratch: Path, engine_name: EngineName) -> None:
 
 def _score_again(model: Path, job: Job, line: dict[str, Any], scratch: Path) -> dict[str, Any]:
     # Its own run folder: no answer and no timing of the search may be used again.
-    alone = job.model_copy(update={"run": scratch / "run"})
+    alone = job.model_copy(update={"run": scratch / "run", "home": ""})
     with Bench(alone) as bench:
         try:
             measured, _, again = bench.measure(base_of(model), job.last_rung)

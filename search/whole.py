@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from cluster.engines import EngineName
+from cluster.storage import joined
 from search.driver import run as run_search
 from search.errors import BadInput, RunFailed
 from search.export import export
+from search.home import SUBMISSION, VERDICT, Home
 from search.job import Job
 from search.joining import cluster_address
 from search.report import status_of, write_report
 from search.start import check_suite
+from search.stores import keep_base, with_base
 from search.there import verify_there
 from search.unpack import BadSubmission
 from search.verify import verify
@@ -28,19 +31,22 @@ from search.verify import verify
 
 def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> None:
     """Search until the budget is spent, then write what a person needs."""
-    job.check_base()
+    job = with_base(job)
     check_suite(job)
+    if job.store_home:
+        keep_base(job)
     run_search(job, address, quiet=as_json)
     write_report(job)
-    submission = job.run / "submit.zip"
+    submission = job.run / SUBMISSION
     failure = ""
     if verified:
         export(job, "score", submission)
         _tell("checking the submission: unpack, load with transformers and vLLM, score again", as_json)
         failure = _verify_where_timed(submission, job, address, as_json)
         write_report(job)
+    job.keep()
     status = status_of(job)
-    verification = job.run / "verification.json"
+    verification = job.run / VERDICT
     if verified and verification.exists():
         status["verification"] = json.loads(verification.read_text(encoding="utf-8"))
     if as_json:
@@ -49,7 +55,7 @@ def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> No
         print(status["text"])
         if verified and not failure:
             print(verdict(status["verification"], submission))
-        print(f"report: {job.run / 'report.html'}")
+        print(f"report: {joined(job.home, 'report.html') if job.home else job.run / 'report.html'}")
     if failure:
         raise RunFailed(failure)
 
@@ -88,13 +94,27 @@ def _apart(result: dict[str, Any]) -> str:
 def _verify_where_timed(submission: Path, job: Job, address: str | None, quiet: bool) -> str:
     """On this machine; of a search on a cluster's GPUs on a node with one of that kind. What went wrong, or nothing."""
     if job.device == "cpu" or cluster_address(address) is None:
-        return _verify_apart(submission)
-    return verify_there(_verify_apart, submission, job, address, lambda text: _tell(text, quiet))
+        return _verify_apart(submission, job.place)
+    job.keep()
+    failure = verify_there(_verify_kept, job, address, lambda text: _tell(text, quiet))
+    if job.home:
+        Home(job.home, job.run).fetch(VERDICT)
+    return failure
 
 
-def _verify_apart(submission: Path) -> str:
-    """Verify in a clean process, which knows only the zip and the run folder; what went wrong, or nothing."""
-    command = [sys.executable, "-m", "search.cli", "verify", str(submission), "--run", str(submission.parent)]
+def _verify_kept(place: str) -> str:
+    """The submission of a run, wherever that is kept, on this machine."""
+    job = Job.load(place)
+    if job.home:
+        Home(job.home, job.run).fetch(SUBMISSION)
+    failure = _verify_apart(job.run / SUBMISSION, place)
+    job.keep([VERDICT])
+    return failure
+
+
+def _verify_apart(submission: Path, place: str) -> str:
+    """Verify in a clean process, which knows only the zip and the run; what went wrong, or nothing."""
+    command = [sys.executable, "-m", "search.cli", "verify", str(submission), "--run", place]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
