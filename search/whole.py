@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.engines import EngineName
-from cluster.storage import joined
+from cluster.storage import StorageFault, joined
 from search.driver import run as run_search
 from search.errors import BadInput, RunFailed
 from search.export import export
@@ -103,12 +103,15 @@ def _verify_where_timed(submission: Path, job: Job, address: str | None, quiet: 
 
 
 def _verify_kept(place: str) -> str:
-    """The submission of a run, wherever that is kept, on this machine."""
-    job = Job.load(place)
-    if job.home:
-        Home(job.home, job.run).fetch(SUBMISSION)
-    failure = _verify_apart(job.run / SUBMISSION, place)
-    job.keep([VERDICT])
+    """The submission of a run, wherever that is kept, on this machine. What went wrong, or nothing."""
+    try:
+        job = Job.load(place)
+        if job.home:
+            Home(job.home, job.run).fetch(SUBMISSION)
+        failure = _verify_apart(job.run / SUBMISSION, place)
+        job.keep([VERDICT])
+    except (BadInput, RunFailed, StorageFault) as fault:
+        return str(fault)
     return failure
 
 
