@@ -19,14 +19,16 @@ from ray.tune import PlacementGroupFactory
 
 from cluster.kinds import Kind
 from cluster.nodes import expected_like
+from cluster.resources import trial_resources
 from evaluation.reference import MODEL
 from search.cli import doctor
 from search.driver import run
 from search.errors import RunFailed
 from search.job import Job
-from search.joining import _chosen, hardware_of
+from search.joining import _chosen, fleet_for, hardware_of
 from search.ledger import Ledger
 from search.placing import Misplaced, Newcomers, Where
+from search.start import new_job
 from search.there import verify_there
 from search.trial import Trial
 from search.whole import _verify_where_timed
@@ -174,6 +176,23 @@ def test_a_search_is_timed_on_the_target_and_ends_where_no_node_is_of_its_kind(c
     told = r"this run is timed on H100, and the cluster at .* has A100, L4: bring a node of that kind"
     with pytest.raises(RunFailed, match=told):
         run(job.model_copy(update={"accelerator": "H100"}), cluster.address)
+
+
+def test_a_new_search_finds_out_and_run_json_says_what_it_is_timed_on(cluster, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    new_job("demo", "tiny", tmp_path / "run", address=cluster.address)
+    job = Job.load(tmp_path / "run")
+    assert (job.device, job.accelerator) == ("cuda", "L4")
+
+
+def test_processors_are_timed_on_all_nodes_that_fit(cluster, job):
+    ray.init(address=cluster.address)
+    try:
+        fleet = fleet_for(job.model_copy(update={"device": "cpu", "accelerator": ""}), cluster.address, [], print)
+    finally:
+        ray.shutdown()
+    assert trial_resources("cpu", fleet.resources()) == {"CPU": 1.0}
+    assert len(fleet.fit()) == 2
 
 
 def test_whose_scores_are_compared_were_measured_on_one_kind(job):
