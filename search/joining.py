@@ -89,6 +89,8 @@ def fleet_for(
     if kind is None:
         raise RunFailed(_none_fit(fleet, job, measured_on, joined))
     fleet.choose(kind)
+    number = len(fleet.fit())
+    say(f"trials run on {kind}: {number} node{'s' * (number > 1)} by now")
     return fleet
 
 

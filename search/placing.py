@@ -73,10 +73,15 @@ def selector(fleet: Fleet) -> dict[str, str]:
 
 
 class Newcomers(Callback):
-    """Looks at nodes that join while Tune runs, and leaves out those that a worker found unfit."""
+    """Looks at nodes that join while Tune runs, and leaves out those that a worker found unfit.
+
+    Where a worker could not even begin, a node that has not told what it holds may be why: one without squeeze, say.
+    Each such node is held against a trial once at most, in place of a failure.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        self.excused: dict[str, set[str]] = {}  # by Tune's names of trials, the nodes that they were excused for
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.fleet.look()
@@ -85,6 +90,11 @@ class Newcomers(Callback):
         fault = _fault_of(trial)
         if isinstance(fault, Misplaced):
             self.fleet.leave_out(fault.node, fault.why)
+        elif isinstance(fault, RayActorError) and fault.actor_init_failed:
+            excused = self.excused.setdefault(trial.trial_id, set())
+            if unknown := set(self.fleet.untold()) - excused:
+                excused |= unknown
+                trial.run_metadata.num_failures -= 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks with its state; a resumed search makes its own

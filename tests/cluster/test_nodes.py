@@ -38,6 +38,7 @@ def test_this_machine_is_as_it_is_expected(here):
         ({"python": "3.12.1"}, r"Python 3\.12\.1 instead of 3\.\d+: make its environment with Python 3"),
         ({"libraries": {}}, r"ray absent instead of .*; transformers absent instead of .*: run `make setup` there"),
         ({"code": "0"}, r"squeeze's code differs \(0 there, .*\): check out the same commit there"),
+        ({"root": "/x"}, r"squeeze lies at /x there, at /.* here: set it up at the same path"),
         ({"disk_gb": 1.5}, r"1\.5 GB of disk are free for temporary files: free at least 2 GB"),
     ],
 )

@@ -34,7 +34,7 @@ def test_the_commands_and_options_are_these():
         "compress": ["--base", "--data", "--json", "--output", "-o", "recipe"],
         "evaluate": ["--baseline", "--engine", "--json", "--space", "model"],
         "plan": ["--base", "--json", "--store", "space"],
-        "doctor": ["--json"],
+        "doctor": ["--address", "--json"],
     }  # fmt: skip
 
 
