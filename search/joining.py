@@ -38,7 +38,8 @@ def start_ray(address: str | None, run: Path) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let anyone's job slow what we time
     address = cluster_address(address)
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    where = {"address": address} if address else {"include_dashboard": False}
+    # "local": with no address at all Ray would join whatever cluster was started last on this machine
+    where = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
         ray.init(**where, **common)
     except Exception as fault:  # a node that takes longer than 30 s to start is a bare Exception of Ray's

@@ -7,6 +7,7 @@ LATE_NODES=16 in the environment, 16 join late: each costs two cores about four 
 import contextlib
 import os
 import pickle
+import tempfile
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -34,7 +35,7 @@ from search.trial import Trial
 from search.whole import _verify_where_timed
 from tests.search.conftest import rung_line
 
-LATE = int(os.environ.get("LATE_NODES", "3"))
+LATE = int(os.environ.get("LATE_NODES", "2"))
 
 
 class ToyBench:
@@ -88,20 +89,35 @@ def another_transformers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(another_transformers):
-    """A head without a GPU, and three nodes: one that is fit, one that differs, one of another kind."""
-    begun = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    add(begun)
-    add(begun, path=another_transformers)
-    add(begun, "A100")
-    yield begun
-    begun.shutdown()
+    """A head without a GPU, and three nodes: one that is fit, one that differs, one of another kind.
+
+    In a folder of its own, since Ray notes there which cluster was begun last, for whoever gives no address.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        begun = Cluster()
+        try:
+            started(begun, num_cpus=0, include_dashboard=False)
+            add(begun)
+            add(begun, path=another_transformers)
+            add(begun, "A100")
+            yield begun
+        finally:
+            begun.shutdown()
 
 
 def add(cluster, kind="L4", path=None):
     more = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}} if path else {}
+    return started(cluster, num_cpus=1, num_gpus=1, resources={f"accelerator_type:{kind}": 1}, **more)
+
+
+def started(cluster, **node):
     for _ in range(3):  # a raylet gives up where its agents take more than 15 seconds to start, on a busy machine
         with contextlib.suppress(Exception):
-            return cluster.add_node(num_cpus=1, num_gpus=1, resources={f"accelerator_type:{kind}": 1}, **more)
+            return cluster.add_node(**node)
     raise RuntimeError("no node starts here")
 
 
