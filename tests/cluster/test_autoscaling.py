@@ -12,18 +12,29 @@ from tests.cluster.own import LAUNCHERS, own_cluster
 
 HEAD = "f" * 51 + "00000"  # what the stand-in calls its head
 TRIAL = """
-import json, time, ray
+import json, pathlib, tempfile, time, ray
+from cluster.nodes import expected_like
+from evaluation.reference import MODEL
+from search import joining
+from search.job import Job
+from search.space_file import load_space
+joining.expected_like = lambda report, engine, device: expected_like(report, engine)  # no driver shows a GPU here
+run, said = pathlib.Path(tempfile.mkdtemp()), []
+(run / "run.json").touch()
+job = Job(base=MODEL, base_key="0", run=run, store=run, space=load_space("demo"), device="cuda",
+    accelerator="L4", trials=1)
 ray.init(address="auto", log_to_driver=False)
 def gpus():
     return sorted(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
 before = gpus()
+fleet = joining.fleet_for(job, "auto", [], lambda text: said.append(text))
 task = ray.remote(num_cpus=4, num_gpus=1)(lambda: ray.get_runtime_context().get_node_id())
-where = ray.get(task.remote(), timeout=180)
+where = ray.get(task.remote(), timeout=60)
 node = next(one for one in ray.nodes() if one["NodeID"] == where)
 during, until = gpus(), time.monotonic() + 180
 while len(gpus()) > 1 and time.monotonic() < until:
     time.sleep(0.2)
-print(json.dumps({"before": before, "during": during, "after": gpus(), "node": node}), flush=True)
+print(json.dumps({"said": said, "before": before, "during": during, "after": gpus(), "node": node}), flush=True)
 """
 
 
@@ -61,6 +72,7 @@ def test_a_node_with_a_gpu_comes_when_a_trial_asks_and_goes_when_it_is_idle():
         done = cluster.asked("submit", "--", "python", "-c", TRIAL)
         assert done.returncode == 0, done.stdout
         told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert any("no node with a GPU (L4) is there yet" in text for text in told["said"])
     assert (told["before"], told["during"], told["after"]) == ([0], [0, 1], [0])
     assert told["node"]["Resources"]["accelerator_type:L4"] == 1
     assert told["node"]["Labels"]["ray.io/accelerator-type"] == "L4"

@@ -106,7 +106,7 @@ def cluster(here, monkeypatch):
     """A fleet whose nodes are told by the test, as are their answers: a dict is a report, None is yet to come."""
     nodes, answers, said = {}, {}, []
     monkeypatch.setattr(fleets, "PAUSE", 0.0)
-    monkeypatch.setattr(fleets, "ask", lambda node, engine: node)
+    monkeypatch.setattr(fleets, "ask", lambda node, engine, files: node)
     monkeypatch.setitem(
         sys.modules,
         "ray",

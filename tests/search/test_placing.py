@@ -26,7 +26,7 @@ from search.cli import doctor
 from search.driver import run
 from search.errors import RunFailed
 from search.job import Job
-from search.joining import _chosen, fleet_for, hardware_of
+from search.joining import _chosen, fleet_for, hardware_of, read_by_trials
 from search.ledger import Ledger
 from search.placing import Misplaced, Newcomers, Where
 from search.start import new_job
@@ -130,10 +130,13 @@ def job(space, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     (folder / "at-work").mkdir(parents=True)
     (folder / "nodes").write_text("1")
-    return Job(
+    job = Job(
         base=Path(MODEL), base_key="0", run=folder, store=folder / "store", trials=3, device="cuda", accelerator="L4",
         space=space.model_copy(update={"finalists": 0, "scheduler": "stopping", "eta": 1.0001}),
     )  # fmt: skip
+    job.save()
+    job.store.mkdir()
+    return job
 
 
 class Joining(Newcomers):
@@ -226,9 +229,9 @@ def test_whose_scores_are_compared_were_measured_on_one_kind(job):
 
 
 def test_a_submission_is_verified_on_a_node_of_the_kind_that_was_timed(cluster, job):
-    """Which finds no run folder here, as where it is not shared; the driver's machine is not asked."""
+    """Which finds a run without a ledger here; the driver's machine is not asked."""
     told = _verify_where_timed(job.run / "submit.zip", job, cluster.address, quiet=True)
-    assert told.endswith("is not a run folder: it has no run.json")
+    assert "has lost its ledger.jsonl" in told
     there = verify_there(node_at_work, job, cluster.address, lambda text: None)
     ray.init(address=cluster.address)
     labels = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
@@ -289,3 +292,23 @@ def test_what_tune_is_given_survives_its_pickling():
     assert copy.name == "run"
     fault = pickle.loads(pickle.dumps(Misplaced("f00d", "transformers 4.0.0")))
     assert (fault.node, fault.why, fault.preempted) == ("f00d", "transformers 4.0.0", True)
+
+
+def test_a_run_folder_that_a_node_does_not_see_is_refused(cluster, job, tmp_path):
+    """As a folder of the head's own disk; here it is nobody's."""
+    (tmp_path / "own").mkdir()
+    apart = job.model_copy(update={"run": tmp_path / "own"})
+    with pytest.raises(RunFailed, match=r"does not see .*own: a search on several nodes needs --out, .* at a URI"):
+        run(apart, cluster.address, quiet=True)
+
+
+def test_a_node_without_a_file_that_trials_read_is_left_out(cluster, job, tmp_path):
+    assert str(job.base / "config.json") in read_by_trials(job)
+    gone = job.model_copy(update={"base": tmp_path / "gone"})
+    with pytest.raises(RunFailed, match=r"it does not see .*gone/config.json: bring it there"):
+        run(gone, cluster.address, quiet=True)
+
+
+def test_what_lies_at_a_uri_needs_no_shared_folder(job):
+    there = job.model_copy(update={"home": "s3://b/run", "store_home": "s3://b/run/store"})
+    assert str(job.base / "config.json") not in read_by_trials(there)
