@@ -14,6 +14,7 @@ from cluster.storage import Remote, is_uri, joined, mirror_of
 from search.errors import BadInput, first_error
 from search.home import TELLS, Home, KeptLedger
 from search.ledger import Ledger
+from search.moved import moved, roots
 from search.space import Space
 
 STORE = "store"  # below the run, where no other place is given
@@ -41,6 +42,7 @@ class Job(BaseModel):
     left_out: dict[str, str] | None = Field(None, description="benchmarks not in perf, and why; decided once a run")
     asked: list[str] = Field(default_factory=list, description="the command line, for people")
     versions: dict[str, str] = Field(default_factory=dict)
+    roots: dict[str, str] = Field(default_factory=roots, description="below which its files were: search/moved.py")
 
     def save(self) -> None:
         path = self.run / "run.json"
@@ -102,6 +104,7 @@ class Job(BaseModel):
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError("it holds no mapping")
+            content["space"] = moved(content.get("space"), content.get("roots") or {})
             return cls.model_validate(_with_training_seed(_moved(content, run.resolve())))
         except ValidationError as fault:
             raise BadInput(f"{path}: {first_error(fault)}") from fault
