@@ -39,7 +39,7 @@ def run(job: Job, address: str | None = None, quiet: bool = False) -> list[Trial
     with driving(job), Watch(job.trials, len(job.space.rungs), quiet) as watch:
         ledger = job.ledger()
         records = trials_of(ledger.read())
-        wandb_log = WandbLog(job.run / "wandb", job.run.name, job.id, watch.say)
+        wandb_log = WandbLog(job.run / "wandb", job.name, job.id, watch.say)
         try:
             complete = _tune(job, Scribe(ledger, records, watch, wandb_log), records, address)
         finally:
