@@ -1,7 +1,7 @@
-"""Hosts of a Ray cluster, for tests: each has a Ray, a home and a cache of its own, and ends as a machine does.
+"""Hosts of a Ray cluster, for tests: each has an address, a name, a disk and a Ray of its own, and ends as machines do.
 
-They are on loopback addresses of this machine; or, with a `Network`, each in a namespace of its own with an address and
-a name of its own, where what it sees at `HOME` is its own disk and no other's.
+They are network namespaces of this machine. What a host sees at `HOME` is its own disk: the same path elsewhere is
+another one's.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import psutil
 from tests.cluster.own import ROOT, free_ports
 
 BIN = Path(sys.executable).parent
+AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
 OUTSIDE = ("RAY_", "AWS_", "SQUEEZE_", "XDG_", "WANDB_")  # what of our environment no host has
 
 
@@ -27,27 +28,29 @@ class Host:
 
     def __init__(self, hosts, name):
         self.name = name
-        self.disk = hosts.place / name
+        self.disk = hosts.place / f"{len(hosts.all)}-{name}"
         self.disk.mkdir()
-        self.prefix, self.address = hosts.joined(name)
-        self.home = self.disk
-        if hosts.network is not None:
-            self.home = hosts.place / "disk"
-            self.home.mkdir(exist_ok=True)
-            # a name of its own, and its own disk where each has one; ip's namespace for mounts ends with the process
-            mine = f"mount --bind {self.disk} {self.home} && hostname {name} && cd {self.home} && exec \"$@\""
-            self.prefix = [*self.prefix, "unshare", "--uts", "sh", "-c", mine, name]
+        self.home = hosts.home
+        there, self.address = hosts.network.join()
+        # Who asks for a name that nobody gave would wait for a server of names that is out of reach.
+        (self.disk / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {name}\n")
+        (self.disk / "resolv.conf").touch()
+        mounts = {self.home: self.disk} | {f"/etc/{one}": self.disk / one for one in ("hosts", "resolv.conf")}
+        # the namespace that ip makes for mounts ends with the process
+        inside = [f"mount --bind {own} {seen}" for seen, own in mounts.items()]
+        inside += [f"hostname {name}", f"cd {self.home}", 'exec "$@"']
+        self.prefix = [*there, "unshare", "--uts", "sh", "-c", " && ".join(inside), name]
         outside = {key: value for key, value in os.environ.items() if not key.startswith(OUTSIDE)}
         self.environment = outside | hosts.storage | {
             "HOME": str(self.home), "TMPDIR": str(self.home), "SQUEEZE_CACHE": str(self.home / "cache"),
             "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "",
-            "WANDB_MODE": "disabled", "RAY_memory_monitor_refresh_ms": "0", "RAY_health_check_period_ms": "1000",
+            "WANDB_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0", "RAY_health_check_period_ms": "1000",
         }  # fmt: skip
         self.started = []
 
     def start(self, *words):
         """A process on this host; what it says is in its log, `NUMBER.log`."""
-        with (self.disk / f"{len(self.started)}.log").open("w") as log:
+        with (self.disk / f"{len(list(self.disk.glob('*.log')))}.log").open("w") as log:
             process = subprocess.Popen(
                 [*self.prefix, *map(str, words)], env=self.environment, cwd=self.disk, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -62,12 +65,22 @@ class Host:
         return process.wait(seconds), process.log.read_text()
 
     def start_ray(self, *words):
-        ports = zip(("dashboard-agent-listen-port", "metrics-export-port"), free_ports(2), strict=True)
+        """Ports are given: a raylet that has to ask its agents for theirs gives up where they take long to start."""
+        ports = zip(AGENTS, free_ports(len(AGENTS)), strict=True)
         return self.start(
             BIN / "ray", "start", "--block", f"--node-ip-address={self.address}", f"--temp-dir={self.home / 'ray'}",
             "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats",
             *(f"--{name}={port}" for name, port in ports), *words,
         )  # fmt: skip
+
+    def join(self, head):
+        """Have room for one trial of that head's cluster; it may take a while."""
+        self.start_ray(f"--address={head.cluster}", "--num-cpus=1")
+
+    def wait(self):
+        """Until its Ray answers."""
+        log = self.started[0].log
+        wait_for(lambda: "Ray runtime started" in log.read_text(), self.said, 120)
 
     def below(self):
         """Everything that was started here and is there yet, whatever session it made for itself; parents first."""
@@ -93,7 +106,7 @@ class Host:
                 os.kill(pid, signal.SIGCONT)
 
     def kill(self):
-        """As when the machine loses its power: SIGKILL for all of it, frozen first so that nobody sees the others go."""
+        """As when the machine loses its power: SIGKILL for all of it, frozen first, so that nobody sees others go."""
         self.freeze()
         for pid in self.below():
             with contextlib.suppress(ProcessLookupError):
@@ -109,16 +122,13 @@ class Host:
 class Hosts:
     """`storage` is the environment that leads to it."""
 
-    def __init__(self, place, storage, network=None):
+    def __init__(self, place, storage, network):
         self.place = place
+        self.home = place / "disk"
+        self.home.mkdir()
         self.storage = storage
         self.network = network
         self.all = []
-
-    def joined(self, name):
-        if self.network is not None:
-            return self.network.join()
-        return [], f"127.0.0.{len(self.all) + 2}"
 
     def add(self, name):
         """A machine on which nothing runs yet."""
@@ -132,13 +142,13 @@ class Hosts:
         port = free_ports(1)[0]
         host.cluster = f"{host.address}:{port}"
         host.start_ray("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
-        wait_for(lambda: "Ray runtime started" in host.said() or not host.started[0].poll() is None, host.said, 120)
+        host.wait()
         return host
 
     def node(self, name, head):
-        """A machine that joins `head` and has room for one trial; it may take a while."""
+        """A machine that joins `head`."""
         host = self.add(name)
-        host.start_ray(f"--address={head.cluster}", "--num-cpus=1")
+        host.join(head)
         return host
 
     def end(self):
@@ -147,7 +157,7 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def hosts(storage, network=None):
+def hosts(storage, network):
     place = Path(tempfile.mkdtemp(prefix="hosts-"))  # a short path: Ray's sockets lie below it
     begun = Hosts(place, storage, network)
     try:

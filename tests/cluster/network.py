@@ -1,4 +1,4 @@
-"""Network namespaces for tests: hosts with addresses of their own on a bridge, made here and removed here. Needs root."""
+"""Network namespaces for tests: hosts with addresses of their own on a bridge, made and removed here. Needs root."""
 
 import contextlib
 import random
