@@ -5,6 +5,8 @@ Knows nothing of Ray, of schedulers or of other trials. Holds a warm engine betw
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +54,11 @@ class Bench:
         self.progress = progress
         self.store = open_store(job)
         settings = engine_settings(job.device, job.space.max_model_len, job.space.engine)
-        self.engine = Engine(settings, job.run / "logs" / "engine.log")
+        # Engines read what they said in their logs: workers of one run folder, on a node or on several, write apart.
+        logs, mine = job.run / "logs", f"{platform.node()}-{os.getpid()}.log"
+        self.engine = Engine(settings, logs / f"engine-{mine}")
         # The base stays at hand: on a CPU beside the candidate, on a GPU asleep while the candidate works.
-        self.base_engine = Engine(settings, job.run / "logs" / "base-engine.log")
+        self.base_engine = Engine(settings, logs / f"base-engine-{mine}")
         spec = job.space.evaluation
         judge = Judge(spec.judge, self._kept(self.store.cache / "judge")) if spec.judge is not None else None
         suite = Suite(spec, [rung.items for rung in job.space.rungs], judge, job.left_out)
@@ -134,6 +138,7 @@ class Bench:
             measured, baseline, result = self._compare(built.artifact, recipe, number)
         else:
             measured, baseline, result = self.measure(built.artifact, number)
+        self.progress("waiting until all of it is kept")
         self.store.flush()  # whoever goes on elsewhere finds what this rung was measured on
         return {
             "event": "rung",

@@ -118,6 +118,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
     from search.room import Room
     from search.schedulers import SCHEDULERS
     from search.searchers import SEARCHERS
+    from search.setbacks import ALWAYS, Setbacks
     from search.trial import Trial
     from search.tune_news import TuneNews
     from search.tune_searcher import RecipeSearcher
@@ -166,8 +167,14 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
             run_config=RunConfig(
                 name="tune",
                 **_tune_storage(job),
-                callbacks=[Newcomers(fleet), *asking, room, TuneNews(scribe, scheduler, finals)],
-                failure_config=FailureConfig(max_failures=1),
+                callbacks=[
+                    Newcomers(fleet),
+                    *asking,
+                    Setbacks(scribe.say),
+                    room,
+                    TuneNews(scribe, scheduler, finals),
+                ],  # fmt: skip
+                failure_config=FailureConfig(max_failures=ALWAYS),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
                 verbose=0,
             ),

@@ -88,7 +88,7 @@ class Newcomers(Callback):
         self.fleet.look()
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        fault = _fault_of(trial)
+        fault = fault_of(trial)
         if isinstance(fault, Misplaced):
             self.fleet.leave_out(fault.node, fault.why)
         elif isinstance(fault, RayActorError) and fault.actor_init_failed:
@@ -116,7 +116,7 @@ class Asking(Callback):
         return {}  # as above
 
 
-def _fault_of(trial: Any) -> Exception | None:
+def fault_of(trial: Any) -> Exception | None:
     """What Tune just wrote down, on this machine, as a trial's last error."""
     path = trial.pickled_error_file
     if path is None or not Path(path).exists():

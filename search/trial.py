@@ -7,7 +7,9 @@ Whatever goes wrong with a recipe ends that trial by name; only a crash of the w
 from __future__ import annotations
 
 import json
+import platform
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ class Trial(tune.Trainable):
         self.unfit = unfit_here(given["expected"])
         if not self.unfit:
             self.job = with_base(self.job, checked=bool(self.job.store_home))
-            self.bench = Bench(self.job)
+            self.bench = Bench(self.job, self._note)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -72,7 +74,7 @@ class Trial(tune.Trainable):
         rung = self.done_rungs
         known = self.history.get(self.name, {}).get(rung)
         try:
-            line = known or {"trial": self.name} | self.bench.rung(self.recipe, rung)
+            line = known or self._measured(self.bench, rung)
         except Infeasible as refusal:
             return self._end(INFEASIBLE, str(refusal), 0.0)
         except (StepFault, EngineFault, JudgeFault) as fault:
@@ -95,6 +97,20 @@ class Trial(tune.Trainable):
     def cleanup(self) -> None:
         if self.bench is not None:
             self.bench.close()
+
+    def _measured(self, bench: Bench, rung: int) -> dict[str, Any]:
+        self._note(f"rung {rung + 1} begins")
+        line = {"trial": self.name} | bench.rung(self.recipe, rung)
+        self._note(f"rung {rung + 1} is done")
+        return line
+
+    def _note(self, doing: str) -> None:
+        """One line in the run folder's logs, on this node, of what the trial does from now on: for who looks on."""
+        path = self.job.run / "logs" / f"{self.name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with path.open("a", encoding="utf-8") as out:
+            out.write(f"{now} {platform.node()} {doing}\n")
 
     def _end(self, status: str, reason: str, value: float) -> dict[str, Any]:
         return self._result(None, status, value) | {"reason": reason}

@@ -44,7 +44,7 @@ class ToyBench:
     Where that says "given back", until a trial was.
     """
 
-    def __init__(self, job):
+    def __init__(self, job, progress):
         self.folder = job.run
         self.node = ray.get_runtime_context().get_node_id()
 
