@@ -173,7 +173,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
                     Setbacks(scribe.say),
                     room,
                     TuneNews(scribe, scheduler, finals),
-                ],  # fmt: skip
+                ],
                 failure_config=FailureConfig(max_failures=ALWAYS),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
                 verbose=0,

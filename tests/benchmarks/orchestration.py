@@ -2,9 +2,7 @@
 
 Searcher, scheduler, room and ledger are squeeze's own, GPUs are numbers that Ray counts, and a trial's work is sleep:
 `seconds` over its three rungs together. Printed are the share of time the GPUs were asleep at work, the driver's
-processor and memory, and how long a result waits before it stands in the ledger, early in the run and late. A machine
-of few cores starts a worker for each of many GPUs more slowly than a fleet does, whose nodes start their own side by
-side: `--warm` has a process for each, with what it imports, before the run begins.
+processor and memory, and how long a result waits before it stands in the ledger, early in the run and late.
 """
 
 from __future__ import annotations
@@ -88,34 +86,6 @@ class Noted(tune.Callback):
         return {}
 
 
-def warm(gpus: int) -> None:
-    """As many worker processes as GPUs, which have imported what a trial needs; Ray gives them to actors."""
-    import ray
-
-    @ray.remote(num_cpus=1)
-    class Barrier:
-        def __init__(self) -> None:
-            self.here = 0
-
-        def arrive(self) -> int:
-            self.here += 1
-            return self.here
-
-        def count(self) -> int:
-            return self.here
-
-    @ray.remote(num_cpus=1)
-    def wait_for_all(barrier: Any, number: int) -> None:
-        import tests.benchmarks.orchestration  # noqa: F401 - what a trial's process imports
-
-        ray.get(barrier.arrive.remote())
-        while ray.get(barrier.count.remote()) < number:
-            time.sleep(1)
-
-    barrier = Barrier.options(num_cpus=0).remote()
-    ray.get([wait_for_all.remote(barrier, gpus) for _ in range(gpus)])
-
-
 def main(
     gpus: Annotated[int, typer.Option(help="GPUs that Ray counts")] = 16,
     trials: Annotated[int, typer.Option(help="how many are begun")] = 64,
@@ -123,7 +93,6 @@ def main(
     scheduler: Annotated[str, typer.Option(help="stopping or promoting")] = "stopping",
     searcher: Annotated[str, typer.Option(help="a searcher's name")] = "random",
     eta: Annotated[float, typer.Option(help="the best 1/eta go on; 1.0001: all")] = 2.0,
-    warmed: Annotated[bool, typer.Option("--warm", help="start a process for each GPU before the run begins")] = False,
 ) -> None:
     import ray
 
@@ -134,8 +103,6 @@ def main(
     proposing = RecipeSearcher(SEARCHERS[searcher](space), Budget(trials), room=room)
     rule = SCHEDULERS[scheduler](eta, len(RUNGS) - 1, (), lambda: proposing.exhausted)
     ray.init(num_cpus=gpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    if warmed:
-        warm(gpus)
     with tempfile.TemporaryDirectory() as folder:
         noted = Noted(Ledger(Path(folder) / "ledger.jsonl"))
         begin, cpu = time.monotonic(), time.process_time()

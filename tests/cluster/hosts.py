@@ -44,7 +44,8 @@ class Host:
         self.environment = outside | hosts.storage | {
             "HOME": str(self.home), "TMPDIR": str(self.home), "SQUEEZE_CACHE": str(self.home / "cache"),
             "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "",
-            "WANDB_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0", "RAY_health_check_period_ms": "1000",
+            "WANDB_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_health_check_period_ms": "1000",
         }  # fmt: skip
         self.started = []
 
