@@ -8,6 +8,7 @@ replace each other whole.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from compressors.artifact import PROVENANCE, TRAINING, Artifact, Provenance, file_sha256
 
+AGREES = 2.0  # seconds in which those who saw nothing there have written their own: the last one stands
 SHARED_TABLES = ("sensitivity-", "self/")  # of the cache; predictions of a stored teacher are as large as models
 
 
@@ -112,6 +114,13 @@ class Elsewhere:
             inner = path.relative_to(cache).as_posix()
             if inner.startswith(SHARED_TABLES) and not path.name.startswith(".") and f"cache/{inner}" not in there:
                 self.files.send(path, f"cache/{inner}")
+
+    def agreed(self, name: str, path: Path) -> None:
+        """Of a file of the cache that several machines may be making now, each its own, all take the same."""
+        if not self.files.fetch(name, path):
+            self.files.send(path, name)
+            time.sleep(AGREES)
+            self.files.fetch(name, path)
 
     def _send(self, artifact: Artifact, sent: Path) -> None:
         assert artifact.provenance is not None  # a base is no artifact of the store

@@ -64,6 +64,11 @@ class Store:
         if self.elsewhere is not None:
             self.elsewhere.tables_out(self.cache)
 
+    def agree(self, path: Path) -> None:
+        """A file of `cache` that was made here gives way to one that another machine made first."""
+        if self.elsewhere is not None:
+            self.elsewhere.agreed(path.relative_to(self.root).as_posix(), path)
+
     def _here(self, key: str) -> Artifact | None:
         folder = self._folder(key)
         try:

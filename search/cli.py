@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cluster.engines import EngineName
-from cluster.storage import StorageFault
+from cluster.storage import StorageFault, is_uri
 from search.errors import BadInput, RunFailed
 
 app = typer.Typer(
@@ -81,8 +81,9 @@ def status(run: RunArg, as_json: JsonOpt = False) -> None:
     """Say how far a search is."""
     from search.job import Job
     from search.report import status_of
+    from search.stores import with_shape
 
-    told = status_of(Job.load(run))
+    told = status_of(with_shape(Job.load(run)))
     _print(told, as_json, told["text"])
 
 
@@ -91,8 +92,9 @@ def report(run: RunArg, as_json: JsonOpt = False) -> None:
     """Write report.html, summary.csv and summary.md from the ledger."""
     from search.job import Job
     from search.report import write_report
+    from search.stores import with_shape
 
-    job = Job.load(run)
+    job = with_shape(Job.load(run))
     written = write_report(job)
     job.keep()
     _print({"written": [str(path) for path in written]}, as_json, "wrote " + ", ".join(map(str, written)))
@@ -124,11 +126,12 @@ def verify(
 ) -> None:
     """Unpack a submission, load it with vLLM and transformers, score it again, write verification.json."""
     from search.job import Job
+    from search.stores import with_base
     from search.whole import verify_and_tell
 
     beside = submission.resolve().parent
     given = run if run is not None else str(beside) if (beside / "run.json").exists() else None
-    job = Job.load(given) if given is not None else None
+    job = with_base(Job.load(given), checked=False) if given is not None else None
     verify_and_tell(submission, job, as_json, engine)
 
 
@@ -166,13 +169,15 @@ def evaluate(
 def plan(
     space: SpaceArg,
     base: BaseOpt,
-    store: Annotated[Path | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
+    store: Annotated[str | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Say what a search would try, refuse and cost; starts nothing, and needs config and tokenizer alone."""
     from search.plan import plan as work
 
-    told = work(space, base, store)
+    if store is not None and is_uri(store):
+        raise BadInput(f"--store {store}: a plan looks into a store's folder; leave it out")
+    told = work(space, base, Path(store) if store is not None else None)
     _print(told, as_json, told["text"])
 
 

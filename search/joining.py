@@ -48,7 +48,7 @@ def start_ray(address: str | None, run: Path) -> None:
         ray.shutdown()
         words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
         if address:
-            remedy = "start it, or give another --address; one that asks for a token wants RAY_AUTH_MODE=token here, too"
+            remedy = "start it, or give another --address; one with a token wants RAY_AUTH_MODE=token here, too"
             raise RunFailed(f"no Ray cluster at {address} ({words}): {remedy}") from fault
         remedy = "see that the machine has memory and processors to spare and that no other Ray hangs (`ray stop`)"
         raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault

@@ -42,6 +42,7 @@ def self_written(engine: Engine, base: Path, base_key: str, rows: int, store: St
     with store.lock(f"self-{name}"):
         if (refusal := store.refusal(f"self-{name}")) is not None:
             raise WroteNothing(refusal)
+        store.tables_in()
         if not path.exists():
             engine.load(base)
             written = write(engine, opening_of(base), rows, seed)
@@ -56,6 +57,7 @@ def self_written(engine: Engine, base: Path, base_key: str, rows: int, store: St
             lines = [json.dumps({"conversations": row}, ensure_ascii=False) + "\n" for row in written]
             aside.write_text("".join(lines), encoding="utf-8")
             aside.rename(path)
+            store.agree(path)
     return read_conversations(path)
 
 

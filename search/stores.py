@@ -17,7 +17,7 @@ from search.bases import find_base
 from search.errors import BadInput
 from search.job import Job
 
-LISTING = "files.json"
+CONFIG, LISTING = "config.json", "files.json"
 
 
 def open_store(job: Job) -> Store:
@@ -42,14 +42,24 @@ def with_base(job: Job, checked: bool = True) -> Job:
     `checked` sees that the content is what it was when the run began. Raises `BadInput` where there is none, or
     another one.
     """
-    if not (job.base / "config.json").is_file():
-        found = _found_again(job) or _fetched(job)
+    if not (job.base / CONFIG).is_file():
+        found = _fetched(job) or _found_again(job)
         if found is None:
             raise BadInput(f"the base of this run, {job.base}, is gone: bring it back")
         job = job.model_copy(update={"base": found})
     if checked and base_artifact(job.base).key != job.base_key:
         raise BadInput(f"the base {job.base} is not what this run began with: its content has changed")
     return job
+
+
+def with_shape(job: Job) -> Job:
+    """The job with a base whose config is here, for who only tells of the run; the weights stay where they are."""
+    if (job.base / CONFIG).is_file() or not job.store_home:
+        return job
+    folder = job.store / "shapes" / job.base_key
+    if not (folder / CONFIG).is_file():
+        Remote(job.store_home).under(f"bases/{job.base_key}").fetch(CONFIG, folder / CONFIG)
+    return job.model_copy(update={"base": folder}) if (folder / CONFIG).is_file() else job
 
 
 def _found_again(job: Job) -> Path | None:

@@ -74,11 +74,16 @@ def as_submission(recipe: Recipe, shape: ModelShape) -> Submission:
 
 
 def predicted_of(space: Space, recipe: Recipe, base: Path, device: str = "") -> dict[str, Any]:
-    """What is predicted by the space's `target`, unless `device` is that one, and by its `submissions`."""
+    """What is predicted by the space's `target`, unless `device` is that one, and by its `submissions`.
+
+    Nothing where the base's config is not at hand.
+    """
     found: dict[str, Any] = {}
+    if not (base / "config.json").is_file():
+        return found
     if space.target is not None and device_of(space.target).name.removeprefix("NVIDIA ") not in device:
         found["speed_norm"] = speed_on(space.target, recipe, base).speed_norm
-    if space.submissions is not None:
+    if space.submissions is not None and Path(space.submissions).is_file():  # it lies with who began the run
         found["server"] = forecast(recipe, base, Path(space.submissions)).model_dump()
     return found
 

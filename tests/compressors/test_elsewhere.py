@@ -143,3 +143,15 @@ def test_what_keeps_a_file_from_getting_there_is_told_by_flush(
     with pytest.raises(StorageFault, match="No space left on device"):
         build([parse_step({"step": "context", "max_position_embeddings": 128})], base, store, data)
         store.flush()
+
+
+def test_what_two_machines_make_in_their_own_ways_is_one_for_both(
+    first: Store, second: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compressors.elsewhere.AGREES", 0.0)
+    for store, text in ((first, "one"), (second, "two")):
+        path = store.cache / "self" / "rows.jsonl"
+        path.parent.mkdir()
+        path.write_text(text)
+        store.agree(path)
+    assert [(store.cache / "self" / "rows.jsonl").read_text() for store in (first, second)] == ["one", "one"]

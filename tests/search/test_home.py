@@ -6,6 +6,7 @@ import pytest
 
 from cluster.storage import CACHE, Remote
 from search import lease
+from search.cli import plan
 from search.errors import BadInput, RunFailed
 from search.home import PART, Home, KeptLedger
 from search.job import Job
@@ -13,7 +14,7 @@ from search.ledger import Ledger
 from search.lock import driving
 from search.places import make, places
 from search.report import status_of
-from search.stores import keep_base, with_base
+from search.stores import keep_base, with_base, with_shape
 from tests.search.conftest import end_line, rung_line
 
 
@@ -200,3 +201,24 @@ def test_a_base_is_found_again_by_its_name(job, tmp_path):
         update={"base": tmp_path / "upload", "base_name": "tiny", "base_key": base_artifact(tiny).key}
     )
     assert with_base(moved).base == tiny
+
+
+def test_who_only_looks_needs_the_config_alone(job, machine, tmp_path):
+    from compressors.artifact import base_artifact
+    from compressors.shape import read_shape
+    from search.bases import find_base
+
+    tiny = find_base("tiny")
+    job = job.model_copy(update={"base": tiny, "base_key": base_artifact(tiny).key})
+    keep_base(job)
+    machine("two")
+    away = job.model_copy(update={"base": tmp_path / "on-the-head"}).here()
+    seen = with_shape(away)
+    assert read_shape(seen.base) == read_shape(tiny)
+    assert [path.name for path in seen.base.iterdir()] == ["config.json"]
+    assert with_shape(away.model_copy(update={"store_home": ""})).base == away.base
+
+
+def test_a_plan_looks_into_folders_alone():
+    with pytest.raises(BadInput, match="--store s3://b/x: a plan looks into a store's folder"):
+        plan("demo", "tiny", "s3://b/x")
