@@ -76,10 +76,13 @@ class Fleet:
         return [node.resources for node in self.fit()]
 
     def barred(self) -> list[str]:
-        """Ids of those that no trial may be placed on, or not yet: who has just joined is among them."""
+        """Ids of those that no trial may be placed on. Who was not looked at yet is not among them.
+
+        What is asked for once is not asked for anew: a trial that waits would be barred for good from a node that turns
+        out fit. A worker looks at its own node, and gives back a trial that began on one that is not.
+        """
         self._count()
-        fit = {node.id for node in self.fit()}
-        return sorted(self.known.keys() - fit)
+        return sorted(name for name, node in self.known.items() if node.lacks or not (node.waits or self._right(node)))
 
     def untold(self) -> list[str]:
         """Ids of those of which there is no report: they were not asked yet, or could not tell."""
@@ -98,6 +101,8 @@ class Fleet:
     def choose(self, kind: Kind) -> None:
         """From here on nodes of another kind are left out, too."""
         self.kind = kind
+        if self.expected is not None:  # workers look at their own nodes by it
+            self.expected = self.expected.model_copy(update={"device_name": kind.name})
         self._tell()
 
     def look(self) -> None:

@@ -54,6 +54,7 @@ class Expected(BaseModel):
     root: str = Field(description="where they lie: the model tiny, items and the engines' environments are found there")
     engine: EngineName = Field("own", description="whose environment must be there")
     device: str | None = Field(None, description="cuda or cpu: what trials are timed on; None for nodes of any kind")
+    device_name: str = Field("", description="the one kind that trials are timed on; nothing before it was chosen")
     files: tuple[str, ...] = Field((), description="paths that must be there: what trials read")
 
 
@@ -169,7 +170,11 @@ def unfit_here(expected: Mapping[str, Any] | None) -> str:
     if expected is None:
         return ""
     wanted = Expected.model_validate(expected)
-    return "; ".join(differs(NodeReport.model_validate(look_here(wanted.engine, wanted.files)), wanted))
+    report = NodeReport.model_validate(look_here(wanted.engine, wanted.files))
+    lacks = differs(report, wanted)
+    if wanted.device_name and report.device == wanted.device and report.device_name not in ("", wanted.device_name):
+        lacks.append(f"it has {report.device_name}, and this search is timed on {wanted.device_name} alone")
+    return "; ".join(lacks)
 
 
 @lru_cache(maxsize=1)

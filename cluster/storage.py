@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 CACHE = "SQUEEZE_CACHE"  # names the folder where this machine keeps its copies
 CHUNK = 8 << 20  # bytes that are in memory at a time
-TRIES = 4  # of one file, seconds apart: a store that is busy, a line that breaks
+TRIES = 9  # of one file, a minute and a half in all: a store that is busy, a line that breaks
+WITH_KEYS = re.compile(r"^\w+://[^/?]*@|[?&]\w*(access_key|secret|password|token|sas)\w*=")
 
 T = TypeVar("T")
 
@@ -51,8 +53,11 @@ class Remote:
     Every method raises `StorageFault` when the folder cannot be reached.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, tries: int = TRIES) -> None:
+        if WITH_KEYS.search(uri):
+            raise StorageFault("the URI holds a key, and would be written down: give credentials in the environment")
         self.uri = uri
+        self.tries = tries
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
         return Remote, (self.uri,)
@@ -70,7 +75,12 @@ class Remote:
 
     def send(self, path: Path, name: str) -> None:
         """Copy a file of this machine there."""
-        self._tried(lambda: self._put(name, _chunks(path)))
+
+        def put() -> None:
+            with path.open("rb") as source:  # before anything is begun there
+                self._put(name, iter(lambda: source.read(CHUNK), b""))
+
+        self._tried(put)
 
     def fetch(self, name: str, path: Path) -> bool:
         """Copy a file from there, aside and renamed; whether there was one."""
@@ -86,10 +96,10 @@ class Remote:
 
     def check(self) -> None:
         """Write a file, read it and remove it."""
-        name, word = f".squeeze-{uuid.uuid4().hex}", b"may be removed"
-        self.write(name, word)
-        found = self.read(name)
-        self.remove(name)
+        name, word, hasty = f".squeeze-{uuid.uuid4().hex}", b"may be removed", Remote(self.uri, tries=2)
+        hasty.write(name, word)
+        found = hasty.read(name)
+        hasty.remove(name)
         if found != word:
             raise StorageFault(f"{self.uri} does not give back what was written there")
 
@@ -111,7 +121,7 @@ class Remote:
         except FileNotFoundError:
             return None
 
-    def _put(self, name: str, chunks: Any) -> None:
+    def _put(self, name: str, chunks: Iterable[bytes]) -> None:
         files, path = self._at(name)
         local = files.type_name == "local"
         if local:
@@ -161,8 +171,8 @@ class Remote:
 
         patient = Retrying(
             retry=retry_if_exception_type(OSError),
-            stop=stop_after_attempt(TRIES),
-            wait=wait_exponential(multiplier=0.5, max=8),
+            stop=stop_after_attempt(self.tries),
+            wait=wait_exponential(multiplier=0.5, max=30),
             reraise=True,
         )
         try:
@@ -173,9 +183,3 @@ class Remote:
                 f"{self.uri} cannot be used ({told}): see that the folder is there, and that the environment holds "
                 "credentials which may read and write it"
             ) from fault
-
-
-def _chunks(path: Path) -> Any:
-    with path.open("rb") as source:
-        while chunk := source.read(CHUNK):
-            yield chunk

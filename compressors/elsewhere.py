@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
@@ -42,8 +42,9 @@ class Elsewhere:
         self._under_way: list[Future[None]] = []
 
     def flush(self) -> None:
-        """Wait until all is there. Raises what sending raised."""
+        """Wait until all is there, or came to another end. Raises what sending raised first."""
         waiting, self._under_way = self._under_way, []
+        wait(waiting)
         for one in waiting:
             one.result()
 

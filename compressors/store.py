@@ -34,6 +34,7 @@ class Store:
         self.root = root
         self.cache = root / "cache"
         self.elsewhere = Elsewhere(files) if files is not None else None
+        self._known_there: set[str] = set()  # what this process sent or fetched
         if not make:
             return
         for part in ("artifacts", "locks", "drafts", "families", "infeasible", "cache", "sent"):
@@ -153,9 +154,10 @@ class Store:
         _fsync(self.root / "artifacts")
 
     def _sent(self, artifact: Artifact) -> None:
-        mark = self.root / "sent" / artifact.key
-        if self.elsewhere is not None and not mark.exists():
-            self.elsewhere.send(artifact, mark)
+        """Once a process: a mark of another one may be of a place that was emptied since."""
+        if self.elsewhere is not None and artifact.key not in self._known_there:
+            self._known_there.add(artifact.key)
+            self.elsewhere.send(artifact, self.root / "sent" / artifact.key)
 
     def _fetched(self, key: str) -> Artifact | None:
         """The artifact from elsewhere, without what a training goes on from: see `largest_below`."""
@@ -169,6 +171,7 @@ class Store:
             (draft / PROVENANCE).write_text(provenance.model_dump_json(indent=1) + "\n", encoding="utf-8")
             if self._here(key) is None:
                 self._place(draft, key)
+        self._known_there.add(key)
         (self.root / "sent" / key).touch()
         return self._here(key)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ from evaluation.serves import installed, row
 from evaluation.suite import Suite
 from search.advice import advice_of
 from search.errors import BadInput
+from search.finals import ANSWERS_AGAIN
 from search.forms import steps_of
 from search.job import Job
 from search.recipe import Recipe
@@ -73,6 +75,7 @@ class Bench:
             job.space.within,
             job.space.timing_seconds,
         )
+        self._leave_no_answers_of_another_run()
         self._data: Conversations | None = None
         self._furthest = furthest(job.space)
 
@@ -89,6 +92,16 @@ class Bench:
     def keep_answers(self, folder: str = ANSWERS) -> None:
         """From here on in `folder` of the run folder; what other folders hold is not read. The engines stay."""
         self.measurer.asker.store = self._kept(self.job.run / folder)
+
+    def _leave_no_answers_of_another_run(self) -> None:
+        """This machine's copy may be of an earlier run that was kept at the same URI."""
+        mark = self.job.run / "id"
+        if not self.job.home or (mark.is_file() and mark.read_text(encoding="utf-8") == self.job.id):
+            return
+        for name in (ANSWERS, ANSWERS_AGAIN):
+            shutil.rmtree(self.job.run / name, ignore_errors=True)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(self.job.id, encoding="utf-8")
 
     def _kept(self, folder: Path) -> AnswerStore:
         """Answers in a folder of the run or of the store; where that is kept at a URI, they are there, too."""

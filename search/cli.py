@@ -90,13 +90,14 @@ def status(run: RunArg, as_json: JsonOpt = False) -> None:
 @app.command()
 def report(run: RunArg, as_json: JsonOpt = False) -> None:
     """Write report.html, summary.csv and summary.md from the ledger."""
+    from search.home import REPORTS
     from search.job import Job
     from search.report import write_report
     from search.stores import with_shape
 
     job = with_shape(Job.load(run))
     written = write_report(job)
-    job.keep()
+    job.keep(REPORTS)
     _print({"written": [str(path) for path in written]}, as_json, "wrote " + ", ".join(map(str, written)))
 
 

@@ -37,6 +37,7 @@ MOST_ASKED = 64  # nodes that a search asks an autoscaler for: how many it start
 def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
     """Search until the budget is spent, going on from what the ledger holds. Returns every trial."""
     with driving(job), Watch(job.trials, len(job.space.rungs), quiet) as watch:
+        job.catch_up()
         ledger = job.ledger()
         records = trials_of(ledger.read())
         wandb_log = WandbLog(job.run / "wandb", job.name, job.id, watch.say)
@@ -98,12 +99,17 @@ class Scribe:
 def _tune(job: Job, scribe: Scribe, records: dict[str, TrialRecord], address: str | None) -> bool:
     """Search with Ray, which is ended on every way out: whatever follows finds all devices free."""
     import ray
+    from ray.tune.error import TuneError
 
     scribe.say("starting Ray; a worker's engines and the base's answers come before its first result")
     start_ray(address, job.run)
     try:
         measured = [line for one in records.values() for line in one.rungs.values()]
         return _search(job, scribe, records, fleet_for(job, address, measured, scribe.say))
+    except TuneError as fault:  # a ledger or a place that cannot be written, told by Tune in a traceback
+        words = [line for line in str(fault).splitlines() if line.strip()]
+        told = words[-1][:300] if words else "no message"
+        raise RunFailed(f"Ray Tune ended ({told}): go on with `squeeze resume {job.place}`") from fault
     finally:
         ray.shutdown()
 

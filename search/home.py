@@ -1,12 +1,14 @@
 """A run kept at a URI: this machine works on a copy, and what is finished is there before the search goes on.
 
-The ledger lies there in parts, `ledger/000000.jsonl` and so on, since an object cannot be appended to: each line is
-written with the part it belongs to, and a part is full at 256 KiB. Knows nothing of what lines say.
+The ledger lies there in parts, since an object cannot be appended to: `ledger/000000.jsonl`, then each sitting's own,
+`ledger/000001-SITTING.jsonl`. A line is written with the part it belongs to, which is full at 256 KiB. Knows nothing of
+what lines say.
 """
 
 from __future__ import annotations
 
 import platform
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from search.ledger import Ledger
 RUN, LEDGER, PARTS = "run.json", "ledger.jsonl", "ledger"
 PART = 256 << 10  # bytes after which a line begins another part
 SUBMISSION, VERDICT = "submit.zip", "verification.json"
-TELLS = ("summary.csv", "summary.md", "report.html", SUBMISSION, VERDICT)  # what people read
+REPORTS = ("summary.csv", "summary.md", "report.html")
+TELLS = (*REPORTS, SUBMISSION, VERDICT)  # what people read
 
 
 class KeptLedger(Ledger):
@@ -29,6 +32,7 @@ class KeptLedger(Ledger):
         super().__init__(path)
         self.files = files
         self._end_cut_line()
+        self._sitting = uuid.uuid4().hex[:8]  # of two that write at once, neither overwrites what the other wrote
         self._number = len(files.names(PARTS))  # each sitting begins a part of its own
         self._begin = path.stat().st_size if path.exists() else 0
 
@@ -37,7 +41,7 @@ class KeptLedger(Ledger):
         size = self.path.stat().st_size
         with self.path.open("rb") as mine:
             mine.seek(self._begin)
-            self.files.write(part_name(self._number), mine.read())
+            self.files.write(part_name(self._number, self._sitting), mine.read())
         if size - self._begin >= PART:
             self._number, self._begin = self._number + 1, size
 
@@ -63,13 +67,20 @@ class Home:
         """Fetch run.json, the ledger and the verdict on what was handed over. Raises `BadInput` where no run is."""
         if not self.files.fetch(RUN, self.folder / RUN):
             raise BadInput(f"{self.uri} is not a run: it has no {RUN}")
+        word = at_work(self.files)
+        if word is None:
+            self.bring_ledger()
+        elif word["host"] != platform.node():  # a driver on this machine is ahead of what it sent
+            self.bring_ledger(push=False)
+        self.fetch(VERDICT)
+
+    def bring_ledger(self, push: bool = True) -> None:
+        """Have here what lies there, and, with `push`, there what this machine could not send. Raises `BadInput`."""
         parts = self.files.names(PARTS)
         if not parts:
             raise BadInput(f"{self.uri} has lost its ledger: bring it back, or search anew with another --out")
-        word = at_work(self.files)
-        if word is None or word["host"] != platform.node():  # a driver on this machine is ahead of what it sent
-            self._ledger_is(b"".join(self.files.read(name) or b"" for name in parts), None if word else len(parts))
-        self.fetch(VERDICT)
+        there = b"".join(self.files.read(name) or b"" for name in parts)
+        self._ledger_is(there, len(parts) if push else None)
 
     def fetch(self, name: str) -> None:
         """One file, where it is there."""
@@ -94,10 +105,12 @@ class Home:
         if here.startswith(there) and here and parts is not None:
             self.files.write(part_name(parts), here[len(there) :])
         elif there.startswith(here):
-            path.write_bytes(there)
+            aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            aside.write_bytes(there)
+            aside.replace(path)
         else:
             raise RunFailed(f"{path} is not what {self.uri} holds: two drivers wrote it. Move the former away to go on")
 
 
-def part_name(number: int) -> str:
-    return f"{PARTS}/{number:06d}.jsonl"
+def part_name(number: int, sitting: str = "") -> str:
+    return f"{PARTS}/{number:06d}{'-' * bool(sitting)}{sitting}.jsonl"

@@ -88,6 +88,11 @@ class Job(BaseModel):
         path = self.run / "ledger.jsonl"
         return KeptLedger(path, Remote(self.home)) if self.home else Ledger(path)
 
+    def catch_up(self) -> None:
+        """Read what another driver wrote until it ended; for who drives the run now."""
+        if self.home:
+            Home(self.home, self.run).bring_ledger()
+
     def keep(self, names: Sequence[str] = TELLS) -> None:
         """Have what people read where the run is kept."""
         if self.home:

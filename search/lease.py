@@ -22,7 +22,7 @@ from search.errors import BadInput
 NAME = "driver.json"
 RENEWED = 20.0  # seconds
 EXPIRES = 90.0  # seconds after which who has said nothing is gone
-SETTLES = 1.0  # seconds that two who begin at the same time need to see each other
+SETTLES = 5.0  # seconds that two who begin at the same time need to see each other
 
 
 @contextlib.contextmanager
@@ -39,8 +39,9 @@ def only_driver(files: Remote) -> Iterator[None]:
 
     def renew() -> None:
         while not over.wait(RENEWED):
-            with contextlib.suppress(StorageFault):  # the ledger's next line tells of it, and ends the search
-                _say(files, mine)
+            with contextlib.suppress(StorageFault):  # the ledger's next line tells of it, where it lasts
+                if _is_mine(files, mine):
+                    _say(files, mine)
 
     thread = threading.Thread(target=renew, name="squeeze-lease", daemon=True)
     thread.start()
@@ -49,7 +50,8 @@ def only_driver(files: Remote) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        files.remove(NAME)
+        if _is_mine(files, mine):
+            files.remove(NAME)
 
 
 def at_work(files: Remote) -> dict[str, Any] | None:
@@ -61,6 +63,12 @@ def at_work(files: Remote) -> dict[str, Any] | None:
     if time.time() - word["time"] > EXPIRES:
         return None
     return None if word["host"] == platform.node() and not _lives(word["pid"]) else word
+
+
+def _is_mine(files: Remote, mine: dict[str, Any]) -> bool:
+    """Whether nobody took over while this driver slept, or could not reach the place."""
+    text = files.read(NAME)
+    return text is None or json.loads(text)["id"] == mine["id"]
 
 
 def _say(files: Remote, mine: dict[str, Any]) -> None:

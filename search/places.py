@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +9,6 @@ from cluster.storage import Remote, StorageFault, is_uri, joined, mirror_of
 from search.errors import BadInput
 from search.home import Home
 from search.job import STORE
-
-WITH_KEYS = re.compile(r"^\w+://[^/?]*@|[?&](access_key|secret_key|password)=")
 
 
 class Places(NamedTuple):
@@ -42,8 +39,7 @@ def make(found: Places) -> None:
     """The folders, or this machine's copies. Raises `BadInput`, having left nothing behind."""
     made = make_folder(found.run, "--out")
     try:
-        if found.store != found.run / STORE:
-            make_folder(found.store, "--store")
+        make_folder(found.store, "--store")
     except BadInput:
         remove(made)
         raise
@@ -70,8 +66,6 @@ def _check_home(uri: str) -> None:
 
 
 def _reached(uri: str, option: str) -> None:
-    if WITH_KEYS.search(uri):
-        raise BadInput(f"{option} holds a key, and would be written down: give credentials in the environment")
     try:
         Remote(uri).check()
     except StorageFault as fault:

@@ -22,6 +22,7 @@ from compressors.step import Infeasible, StepFault
 from evaluation.judge import JudgeFault
 from evaluation.protocol import EngineFault
 from search.bench import ANSWERS, Bench
+from search.errors import BadInput
 from search.finals import ANSWERS_AGAIN, measure_again
 from search.job import Job
 from search.ledger import FAILED, FINISHED, INFEASIBLE, RUNNING
@@ -48,8 +49,11 @@ class Trial(tune.Trainable):
         self.history: dict[str, dict[int, dict[str, Any]]] = given["history"]
         self.unfit = unfit_here(given["expected"])
         if not self.unfit:
-            self.job = with_base(self.job, checked=bool(self.job.store_home))
-            self.bench = Bench(self.job, self._note)
+            try:
+                self.job = with_base(self.job, checked=given["expected"] is not None)
+                self.bench = Bench(self.job, self._note)
+            except BadInput as fault:  # another base at the same path, or none
+                self.unfit = str(fault)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -67,7 +67,7 @@ def verify(path: Path, job: Job | None, engine: EngineName | None = None) -> dic
         store_of(job)
     try:
         target.unlink(missing_ok=True)  # an older verdict must not stand beside another zip
-        _write(target, {"submission": path.name, "agrees": False, "why": "its verification did not come to its end"})
+        pending(path)
     except OSError as fault:
         raise BadInput(f"cannot write {target}: {fault.strerror}; copy the zip to where you may write") from fault
     try:
@@ -78,6 +78,12 @@ def verify(path: Path, job: Job | None, engine: EngineName | None = None) -> dic
         raise
     _write(target, result)
     return result
+
+
+def pending(path: Path) -> None:
+    """Say of a submission that it is not verified yet; whatever was said of an earlier one is gone."""
+    told = {"submission": path.name, "agrees": False, "why": "its verification did not come to its end"}
+    _write(verdict_file(path), told)
 
 
 def verdict_file(path: Path) -> Path:

@@ -18,7 +18,7 @@ from cluster.storage import StorageFault, joined
 from search.driver import run as run_search
 from search.errors import BadInput, RunFailed
 from search.export import export
-from search.home import SUBMISSION, VERDICT, Home
+from search.home import REPORTS, SUBMISSION, TELLS, VERDICT, Home
 from search.job import Job
 from search.joining import cluster_address
 from search.report import status_of, write_report
@@ -26,13 +26,14 @@ from search.start import check_suite
 from search.stores import keep_base, with_base
 from search.there import verify_there
 from search.unpack import BadSubmission
-from search.verify import verify
+from search.verify import pending, verify
 
 
 def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> None:
     """Search until the budget is spent, then write what a person needs."""
     job = with_base(job)
     check_suite(job)
+    job.store.mkdir(parents=True, exist_ok=True)  # nodes are asked whether they see it
     if job.store_home:
         keep_base(job)
     run_search(job, address, quiet=as_json)
@@ -44,7 +45,7 @@ def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> No
         _tell("checking the submission: unpack, load with transformers and vLLM, score again", as_json)
         failure = _verify_where_timed(submission, job, address, as_json)
         write_report(job)
-    job.keep()
+    job.keep(TELLS if verified else REPORTS)
     status = status_of(job)
     verification = job.run / VERDICT
     if verified and verification.exists():
@@ -95,6 +96,7 @@ def _verify_where_timed(submission: Path, job: Job, address: str | None, quiet: 
     """On this machine; of a search on a cluster's GPUs on a node with one of that kind. What went wrong, or nothing."""
     if job.device == "cpu" or cluster_address(address) is None:
         return _verify_apart(submission, job.place)
+    pending(submission)
     job.keep()
     failure = verify_there(_verify_kept, job, address, lambda text: _tell(text, quiet))
     if job.home:

@@ -82,11 +82,10 @@ def test_a_bucket_that_is_not_there_is_named_with_what_to_do(s3, monkeypatch):
         Remote("s3://elsewhere/x").check()
 
 
-def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.storage.TRIES", 1)
+def test_a_folder_that_may_not_be_written(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageFault, match="cannot be used"):
-        Remote(f"file://{tmp_path}/file").write("a", b"")
+        Remote(f"file://{tmp_path}/file", tries=1).write("a", b"")
 
 
 def test_an_unknown_kind_of_place():

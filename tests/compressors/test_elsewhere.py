@@ -132,8 +132,7 @@ def test_a_sensitivity_table_is_made_once(
 def test_what_keeps_a_file_from_getting_there_is_told_by_flush(
     base: Path, tmp_path: Path, data: Conversations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.storage.TRIES", 1)
-    store = Store(tmp_path / "first", files=Remote(f"file://{tmp_path}/shared"))
+    store = Store(tmp_path / "first", files=Remote(f"file://{tmp_path}/shared", tries=1))
     store.tables_in()
 
     def full(*_: object) -> None:

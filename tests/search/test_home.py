@@ -6,9 +6,10 @@ import pytest
 
 from cluster.storage import CACHE, Remote
 from search import lease
+from search.bench import Bench
 from search.cli import plan
 from search.errors import BadInput, RunFailed
-from search.home import PART, Home, KeptLedger
+from search.home import PART, REPORTS, Home, KeptLedger
 from search.job import Job
 from search.ledger import Ledger
 from search.lock import driving
@@ -16,6 +17,11 @@ from search.places import make, places
 from search.report import status_of
 from search.stores import keep_base, with_base, with_shape
 from tests.search.conftest import end_line, rung_line
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(lease, "SETTLES", 0.1)
 
 
 @pytest.fixture
@@ -96,6 +102,52 @@ def test_half_a_line_did_not_happen(job, uri):
     ledger = Job.load(uri).ledger()
     ledger.append(rung_line("t000", 1, 0.5))
     assert [event["rung"] for event in Job.load(uri).ledger().read()] == [0, 1]
+
+
+def test_who_goes_on_reads_what_was_written_until_it_is_his_turn(job, uri, machine):
+    machine("two")
+    late = Job.load(uri)
+    machine("one")
+    job.ledger().append(rung_line("t000", 0, 0.5))  # the other driver ends only now
+    machine("two")
+    with driving(late):
+        late.catch_up()
+        late.ledger().append(rung_line("t000", 1, 0.5))
+    machine("three")
+    assert [event["rung"] for event in Job.load(uri).ledger().read()] == [0, 1]
+
+
+def test_of_two_that_write_at_once_neither_overwrites_the_other(job, uri):
+    first, second = job.ledger(), KeptLedger(job.run / "other.jsonl", Remote(uri))
+    first.append(rung_line("t000", 0, 0.5))
+    second.append(rung_line("t001", 0, 0.5))
+    assert len(Remote(uri).names("ledger")) == 3
+
+
+def test_a_driver_that_slept_takes_nothing_back(job, uri, monkeypatch):
+    monkeypatch.setattr(lease, "RENEWED", 0.05)
+    taken = json.dumps({"host": "elsewhere", "pid": 1, "id": "another", "time": lease.time.time()}).encode()
+    with driving(job):
+        Remote(uri).write(lease.NAME, taken)
+        lease.time.sleep(0.3)
+    assert Remote(uri).read(lease.NAME) == taken
+
+
+def test_a_report_hands_over_nothing_old(job, uri, machine):
+    job.ledger().append(rung_line("t000", 2, 0.6))
+    (job.run / "submit.zip").write_text("of an earlier sitting")
+    Remote(uri).write("submit.zip", b"of a later one")
+    job.keep(REPORTS)
+    assert Remote(uri).read("submit.zip") == b"of a later one"
+
+
+def test_answers_of_an_earlier_run_at_the_same_uri_are_not_read(job, machine):
+    for run, left in ((job, True), (job, True), (job.model_copy(update={"id": "another"}), False)):
+        with Bench(run):
+            assert (job.run / "answers" / "kept").exists() is (left and run is job and (job.run / "seen").exists())
+        (job.run / "answers").mkdir(exist_ok=True)
+        (job.run / "answers" / "kept").touch()
+        (job.run / "seen").touch()
 
 
 def test_two_ledgers_that_went_apart_are_not_merged(job, uri, machine):

@@ -135,7 +135,7 @@ def job(space, tmp_path, monkeypatch):
         space=space.model_copy(update={"finalists": 0, "scheduler": "stopping", "eta": 1.0001}),
     )  # fmt: skip
     job.save()
-    job.store.mkdir()
+    job.store.mkdir()  # as search.whole.conclude does
     return job
 
 
