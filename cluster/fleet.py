@@ -76,18 +76,10 @@ class Fleet:
         return [node.resources for node in self.fit()]
 
     def barred(self) -> list[str]:
-        """Ids of those that no trial may be placed on. Who was not looked at yet is not among them.
-
-        What is asked for once is not asked for anew: a trial that waits would be barred for good from a node that turns
-        out fit. A worker looks at its own node, and gives back a trial that began on one that is not.
-        """
+        """Ids of those that no trial may be placed on, or not yet: who has just joined is among them."""
         self._count()
-        return sorted(name for name, node in self.known.items() if node.lacks or not (node.waits or self._right(node)))
-
-    def untold(self) -> list[str]:
-        """Ids of those of which there is no report: they were not asked yet, or could not tell."""
-        self._count()
-        return [node.id for node in self.known.values() if self.expected is not None and node.report is None]
+        fit = {node.id for node in self.fit()}
+        return sorted(self.known.keys() - fit)
 
     def settle(self) -> None:
         """Look at all nodes that are there, and wait for what they say."""
