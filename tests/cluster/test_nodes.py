@@ -130,11 +130,7 @@ def test_a_node_counts_once_it_was_looked_at(cluster, here):
     cluster.nodes["a"] = L4
     cluster.fleet.patience = 100.0
     cluster.fleet.look()
-    assert (cluster.fleet.resources(), cluster.fleet.barred(), cluster.said) == (
-        [],
-        [],
-        [],
-    )  # whoever begins there looks for himself
+    assert (cluster.fleet.resources(), cluster.fleet.barred(), cluster.said) == ([], ["a"], [])
     cluster.answers["a"] = here.model_dump()
     cluster.fleet.look()
     assert (cluster.fleet.resources(), cluster.fleet.barred(), cluster.said) == ([L4], [], [])

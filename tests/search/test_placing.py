@@ -132,7 +132,8 @@ def job(space, tmp_path, monkeypatch):
     (folder / "at-work").mkdir(parents=True)
     (folder / "nodes").write_text("1")
     job = Job(
-        base=Path(MODEL), base_key=base_artifact(Path(MODEL)).key, run=folder, store=folder / "store", trials=3, device="cuda", accelerator="L4",
+        base=Path(MODEL), base_key=base_artifact(Path(MODEL)).key, run=folder, store=folder / "store", trials=3,
+        device="cuda", accelerator="L4",
         space=space.model_copy(update={"finalists": 0, "scheduler": "stopping", "eta": 1.0001}),
     )  # fmt: skip
     job.save()
