@@ -81,6 +81,11 @@ class Fleet:
         fit = {node.id for node in self.fit()}
         return sorted(self.known.keys() - fit)
 
+    def untold(self) -> list[str]:
+        """Ids of those of which there is no report: they were not asked yet, or could not tell."""
+        self._count()
+        return [node.id for node in self.known.values() if self.expected is not None and node.report is None]
+
     def settle(self) -> None:
         """Look at all nodes that are there, and wait for what they say."""
         self._looked = float("-inf")
