@@ -1,6 +1,6 @@
 """The nodes of a Ray cluster that trials may run on, and why others are left out. Nodes come and go.
 
-A node whose answer is late is left out until it comes.
+A node whose answer is late is left out until it comes; one that was left out is asked again, since people mend nodes.
 
 Needs a Ray that was joined. Knows nothing of trials, nor of Ray Tune.
 """
@@ -18,6 +18,7 @@ from cluster.nodes import Expected, NodeReport, differs, look_here
 
 PAUSE = 2.0  # seconds between two looks at the cluster: Tune's loop turns ten times a second
 PATIENCE = 60.0  # seconds until a node that does not answer is left out; it may answer later all the same
+AGAIN, LONGEST = 60.0, 3600.0  # seconds until a node that was left out is asked again: twice as long each time
 NONE = "no fit node is left"
 SHOWN = 8  # digits of a node's id that tell it from others
 
@@ -34,6 +35,8 @@ class Node:
     report: NodeReport | None = None
     lacks: list[str] = field(default_factory=list)
     kind: Kind | None = None
+    pause: float = AGAIN
+    again: float = float("inf")  # when it is asked again
 
     @property
     def waits(self) -> bool:
@@ -117,8 +120,8 @@ class Fleet:
         if node not in self.known:
             self._count()
         if node in self.known and not self.known[node].lacks:
-            self.known[node].lacks = [why]
             self.known[node].answer = None  # whatever is answered yet: that trial saw it
+            self._judge(self.known[node], [why])
             self._tell()
 
     def _count(self) -> None:
@@ -129,11 +132,28 @@ class Fleet:
         for name, one in alive.items():
             if name in self.known or (self.device and kind_of(self.device, one["Resources"]) is None):
                 continue
-            node = self.known[name] = Node(name, one["NodeManagerAddress"], one["Resources"], time.monotonic())
-            if self.expected is None:
-                node.kind = kind_of(self.device or "cpu", node.resources)
-            else:
-                node.answer = ask(name, self.expected.engine, self.expected.files)
+            node = self.known[name] = Node(name, one["NodeManagerAddress"], one["Resources"])
+            self._ask(node)
+        for node in self.known.values():
+            if node.lacks and node.answer is None and time.monotonic() >= node.again:
+                self._ask(node)
+
+    def _ask(self, node: Node) -> None:
+        node.asked = time.monotonic()
+        if self.expected is None:
+            node.kind = kind_of(self.device or "cpu", node.resources)
+            self._judge(node, [])
+        else:
+            node.answer = ask(node.id, self.expected.engine, self.expected.files)
+
+    def _judge(self, node: Node, lacks: list[str]) -> None:
+        if lacks:
+            node.again = time.monotonic() + node.pause
+            node.pause = min(2 * node.pause, LONGEST)
+        elif node.lacks:
+            self._told.discard(node.id)
+            self.say(f"{node} is fit now")
+        node.lacks = lacks
 
     def _hear(self) -> None:
         import ray
@@ -143,8 +163,9 @@ class Fleet:
         for answer in ready:
             node = asked[answer]
             node.answer = None
-            node.report, node.lacks = read(answer, self.expected)
+            node.report, lacks = read(answer, self.expected)
             node.kind = kind_of(self.device or "cpu", node.resources, self._name(node))
+            self._judge(node, lacks)
         for node in (asked[one] for one in waiting):
             if time.monotonic() - node.asked > self.patience and not node.lacks:
                 node.lacks = [f"no answer in {self.patience:.0f} s: see that Ray can start workers there"]
@@ -181,7 +202,7 @@ class Fleet:
             self._told.discard(NONE)
         elif NONE not in self._told:
             self._told.add(NONE)
-            self.say(f"{NONE} with {self.kind}: trials wait until one joins")
+            self.say(f"{NONE} with {self.kind}: trials wait until one joins, or is mended")
 
 
 def ask(node: str, engine: str, files: Sequence[str] = ()) -> Any:

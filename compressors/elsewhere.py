@@ -40,6 +40,8 @@ class Elsewhere:
         self.files = files
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="squeeze-store")
         self._under_way: list[Future[None]] = []
+        self._damaged: set[str] = set()  # artifacts that were found so there, and are sent anew once they are built
+        self._failed = False  # whether something could not be sent
 
     def flush(self) -> None:
         """Wait until all is there, or came to another end. Raises what sending raised first."""
@@ -60,7 +62,11 @@ class Elsewhere:
         self._later(lambda: self.files.write(f"infeasible/{key}.json", text.encode()))
 
     def forget_training(self, key: str) -> None:
+        """Unless something could not be sent: that may be what the next one to train has to go on from."""
+
         def forget() -> None:
+            if self._failed:
+                return
             for name in self.files.names(f"artifacts/{key}/{TRAINING}"):
                 self.files.remove(name)
 
@@ -82,9 +88,10 @@ class Elsewhere:
         for name, record in provenance.files.items():
             if name.startswith(f"{TRAINING}/") is not training:
                 continue
-            if not self.files.fetch(f"artifacts/{provenance.key}/{name}", folder / name):
-                return False
-            if file_sha256(folder / name) != record.sha256:
+            whole = self.files.fetch(f"artifacts/{provenance.key}/{name}", folder / name)
+            if not whole or file_sha256(folder / name) != record.sha256:
+                if not training:  # that may have been given up, and is no damage
+                    self._damaged.add(provenance.key)
                 return False
         return True
 
@@ -125,13 +132,21 @@ class Elsewhere:
 
     def _send(self, artifact: Artifact, sent: Path) -> None:
         assert artifact.provenance is not None  # a base is no artifact of the store
-        if self.provenance(artifact.key) is None:
+        if artifact.key in self._damaged or self.provenance(artifact.key) is None:
             for name in artifact.provenance.files:
                 path = artifact.folder / name
                 if path.exists() or not name.startswith(f"{TRAINING}/"):  # training may have been given up since
                     self.files.send(path, f"artifacts/{artifact.key}/{name}")
             self.files.send(artifact.folder / PROVENANCE, f"artifacts/{artifact.key}/{PROVENANCE}")
+            self._damaged.discard(artifact.key)
         sent.touch()
 
     def _later(self, work: Callable[[], None]) -> None:
-        self._under_way.append(self._sender.submit(work))
+        def noted() -> None:
+            try:
+                work()
+            except Exception:
+                self._failed = True
+                raise
+
+        self._under_way.append(self._sender.submit(noted))

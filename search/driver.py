@@ -120,7 +120,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
     from search.budget import Budget
-    from search.placing import Asking, Newcomers, Where
+    from search.placing import Asking, Newcomers, Where, places
     from search.room import Room
     from search.schedulers import SCHEDULERS
     from search.searchers import SEARCHERS
@@ -188,7 +188,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
 
     seconds = job.hours * 3600 if job.hours else None
     begin = time.monotonic()
-    with _terminated_as_interrupted(job.place):
+    with _terminated_as_interrupted(job.place), places():
         fit(seconds)
         if searcher.over and len(scribe.ended) < job.trials:
             scribe.say(f"no more trials: {searcher.over}")

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from cluster.storage import StorageFault
 from evaluation.health import ModelFault
 from evaluation.protocol import EngineFault
 from search.job import Job
@@ -113,10 +114,12 @@ def lost(words: str) -> dict[str, Any]:
 def measure_again(bench: Measures, job: Job, name: str, recipe: Recipe) -> dict[str, Any]:
     """A ledger line of the event `again`; or what was at fault, and whether the model is broken.
 
-    `bench` keeps its answers in `ANSWERS_AGAIN`.
+    `bench` keeps its answers in `ANSWERS_AGAIN`. Raises `StorageFault`, which says nothing of the model nor the engine.
     """
     try:
         line = _twice(bench, recipe, job.last_rung)
+    except StorageFault:
+        raise
     except Exception as fault:  # told to the driver: a search that is done must not end in a traceback
         path = job.run / "logs" / f"{name}-again.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ what lines say.
 
 from __future__ import annotations
 
-import platform
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 
 from cluster.storage import Remote
 from search.errors import BadInput, RunFailed
+from search.folder_lock import is_driven
 from search.lease import at_work
 from search.ledger import Ledger
 
 RUN, LEDGER, PARTS = "run.json", "ledger.jsonl", "ledger"
+SETTLES = 2.0  # seconds in which whoever saw nothing there has written its own
 PART = 256 << 10  # bytes after which a line begins another part
 SUBMISSION, VERDICT = "submit.zip", "verification.json"
 REPORTS = ("summary.csv", "summary.md", "report.html")
@@ -55,9 +57,15 @@ class Home:
         self.files = Remote(uri)
 
     def begin(self) -> None:
-        """Send run.json and a ledger without lines: from now on a missing ledger is a loss, not a beginning."""
+        """Send run.json and a ledger without lines: from now on a missing ledger is a loss, not a beginning.
+
+        Raises `BadInput` where another search began there at the same time: the last one has it.
+        """
         self.files.write(part_name(0), b"")
         self.files.send(self.folder / RUN, RUN)
+        time.sleep(SETTLES)
+        if self.files.read(RUN) != (self.folder / RUN).read_bytes():
+            raise BadInput(f"another search began at {self.uri} at the same time: give another --out")
 
     def taken(self) -> bool:
         """Whether something lies there already."""
@@ -67,11 +75,8 @@ class Home:
         """Fetch run.json, the ledger and the verdict on what was handed over. Raises `BadInput` where no run is."""
         if not self.files.fetch(RUN, self.folder / RUN):
             raise BadInput(f"{self.uri} is not a run: it has no {RUN}")
-        word = at_work(self.files)
-        if word is None:
-            self.bring_ledger()
-        elif word["host"] != platform.node():  # a driver on this machine is ahead of what it sent
-            self.bring_ledger(push=False)
+        if not is_driven(self.folder):  # a driver in this copy is ahead of what it sent
+            self.bring_ledger(push=at_work(self.files) is None)
         self.fetch(VERDICT)
 
     def bring_ledger(self, push: bool = True) -> None:

@@ -1,7 +1,7 @@
 """One driver at a time where a run is kept at a URI: its word that it is at work is written anew as long as it is.
 
 Clocks of two machines may differ by less than half of `EXPIRES`. A file system's own lock does this for run folders:
-search/lock.py.
+search/folder_lock.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from cluster.storage import Remote, StorageFault
@@ -29,7 +30,7 @@ SETTLES = 5.0  # seconds that two who begin at the same time need to see each ot
 def only_driver(files: Remote) -> Iterator[None]:
     """Raises `BadInput` while another one is at work."""
     _refuse(at_work(files), files)
-    mine = {"host": platform.node(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+    mine = {"host": platform.node(), "machine": machine(), "pid": os.getpid(), "id": uuid.uuid4().hex}
     _say(files, mine)
     time.sleep(SETTLES)
     last = at_work(files)
@@ -62,7 +63,16 @@ def at_work(files: Remote) -> dict[str, Any] | None:
     word: dict[str, Any] = json.loads(text)
     if time.time() - word["time"] > EXPIRES:
         return None
-    return None if word["host"] == platform.node() and not _lives(word["pid"]) else word
+    return None if word.get("machine") == machine() and not _lives(word["pid"]) else word
+
+
+def machine() -> str:
+    """This start of this machine, and who sees each other's processes on it: a container sees its own alone.
+
+    Names of hosts are no help, as many machines may have the same.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def _is_mine(files: Remote, mine: dict[str, Any]) -> bool:

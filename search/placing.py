@@ -2,20 +2,25 @@
 
 A node that joins is offered to whoever waits before anyone has looked at it. So a worker looks at its own node first,
 and gives its trial back where that one differs; what is asked for next is anywhere but there. Nothing is reserved on a
-node that is left out: it is free for others, and an autoscaler may take it back.
+node that is left out: it is free for others, and an autoscaler may take it back. Who waits for a place is asked for
+anew once a node is fit that was barred then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import ray
+from ray.air.execution import PlacementGroupResourceManager, ResourceRequest
 from ray.exceptions import RayActorError
 from ray.tune import Callback, PlacementGroupFactory
-from ray.util.placement_group import PlacementGroup, placement_group
+from ray.tune.execution import tune_controller
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from cluster.demand import Demand
 from cluster.fleet import Fleet
@@ -46,6 +51,7 @@ class Where(PlacementGroupFactory):
     """
 
     fleets: ClassVar[WeakValueDictionary[str, Fleet]] = WeakValueDictionary()
+    barred: ClassVar[WeakKeyDictionary[PlacementGroup, list[str]]] = WeakKeyDictionary()  # when it was asked for
 
     def __init__(self, takes: Mapping[str, float], name: str) -> None:
         super().__init__([dict(takes)])
@@ -60,16 +66,54 @@ class Where(PlacementGroupFactory):
 
     def to_placement_group(self) -> PlacementGroup:
         fleet = self.fleets.get(self.name)
-        elsewhere = selector(fleet) if fleet is not None else {}
-        return placement_group(self.bundles, self.strategy, bundle_label_selector=[elsewhere] if elsewhere else None)
+        barred = fleet.barred() if fleet is not None else []
+        elsewhere = [selector(barred)] if barred else None
+        asked: PlacementGroup = placement_group(self.bundles, self.strategy, bundle_label_selector=elsewhere)
+        self.barred[asked] = barred
+        return asked
+
+    def is_past(self, asked: PlacementGroup) -> bool:
+        """Whether it bars a node that is fit by now."""
+        fleet = self.fleets.get(self.name)
+        return fleet is not None and any(node.id in self.barred[asked] for node in fleet.fit())
 
     def __reduce__(self) -> Any:
         return Where, (self.takes, self.name)
 
 
-def selector(fleet: Fleet) -> dict[str, str]:
-    """Of nodes by Ray's labels: any that is not barred by now."""
-    barred = fleet.barred()
+class Places(PlacementGroupResourceManager):
+    """Tune's own, which keeps what it asked for as it was asked; Ray can change neither. `Where` is asked again."""
+
+    def update_state(self) -> None:
+        super().update_state()
+        for request, staged in list(self._request_to_staged_pgs.items()):
+            for asked in [one for one in staged if isinstance(request, Where) and request.is_past(one)]:
+                self._give_up(request, asked)
+                self.request_resources(request)
+
+    def _give_up(self, request: ResourceRequest, asked: PlacementGroup) -> None:
+        """As `cancel_resource_request` does with whichever comes first."""
+        self._request_to_staged_pgs[request].remove(asked)
+        future = self._pg_to_staging_future.pop(asked)
+        self._staging_future_to_pg.pop(future)
+        self._pg_to_request.pop(asked)
+        ray.cancel(future)
+        remove_placement_group(asked)
+
+
+@contextlib.contextmanager
+def places() -> Iterator[None]:
+    """Tune has `Places` meanwhile; it can be given one nowhere but in its controller, which `Tuner` makes itself."""
+    names, manager = vars(tune_controller), PlacementGroupResourceManager.__name__
+    names[manager] = Places
+    try:
+        yield
+    finally:
+        names[manager] = PlacementGroupResourceManager
+
+
+def selector(barred: Sequence[str]) -> dict[str, str]:
+    """Of nodes by Ray's labels: any that is not among these."""
     return {NODE: f"!in({','.join(barred)})"} if barred else {}
 
 

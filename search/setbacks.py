@@ -1,8 +1,10 @@
 """How often a trial is run again when its worker was lost, and from when on it rather seems to end its workers itself.
 
 A machine that is taken away says nothing about the trial that ran there: Ray Tune runs that one again elsewhere, from
-its last finished rung. But a trial may also bring down each node it runs on. Who loses too many without finishing a
-rung in between gets no further try, and who crashed its own process gets one. Knows nothing of recipes.
+its last finished rung. But a trial may also bring down each node it runs on. Who loses too many, of which no notice was
+given, without finishing a rung in between gets no further try, and who crashed its own process gets one. Where what is
+kept elsewhere is out of reach, no trial is to blame: if that lasts, the search ends, to be resumed. Knows nothing of
+recipes.
 """
 
 from __future__ import annotations
@@ -11,47 +13,71 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
 from ray.tune import Callback
 
+from cluster.storage import StorageFault
 from search.placing import Misplaced, fault_of
 
 NODES = 4  # lost one after the other by a trial that finished no rung in between
-ALWAYS, NEVER = -1, 0  # in Tune's words: how many failures a trial may have
+OUTAGES = 4  # met one after the other by any trials, no rung being finished in between; each takes minutes
+ALWAYS = -1  # in Tune's words: a trial may have any number of failures
 NODE_DIED = "node has died"  # what Ray says of an actor whose node went without notice
 
 
 class Setbacks(Callback):
     """Tune is to run trials again `ALWAYS`; this takes that back from one that had its tries.
 
-    `say` is told of each trial that goes on elsewhere.
+    `say` is told of each trial that goes on elsewhere. Raises the last of too many `StorageFault`, which ends Tune.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.nodes: Counter[str] = Counter()  # lost since the last finished rung, by Tune's names of trials
+        self.counted: Counter[str] = Counter()  # failures by now, as Tune counts them
+        self.outages = 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         del self.nodes[trial.trial_id]
         trial.max_failures = ALWAYS
+        self.outages = 0
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         fault, name = fault_of(trial), trial.config["name"]
         if isinstance(fault, Misplaced):
             return
-        if not lost_its_node(fault):
-            trial.max_failures = NEVER
+        excused = trial.num_failures <= self.counted[trial.trial_id]  # a notice was given, or a node is to blame
+        self.counted[trial.trial_id] = trial.num_failures
+        if (outage := outage_in(fault)) is not None:
+            self._met(outage, name)
+        elif lost_its_node(fault):
+            self.say(f"{name}: its node is gone; it goes on elsewhere, from its last finished rung")
+            self.nodes[trial.trial_id] += not excused
+            if self.nodes[trial.trial_id] >= NODES:
+                self._last_try(trial)
+        elif not excused:
             self.say(f"{name}: its worker failed; it is tried once more")
-            return
-        self.nodes[trial.trial_id] += 1
-        if self.nodes[trial.trial_id] >= NODES:
-            trial.max_failures = NEVER
-        self.say(f"{name}: its node is gone; it goes on elsewhere, from its last finished rung")
+            self._last_try(trial)
+
+    def _met(self, outage: StorageFault, name: str) -> None:
+        self.outages += 1
+        if self.outages >= OUTAGES:
+            raise outage
+        self.say(f"{name}: what is kept elsewhere was out of reach; it is tried again ({outage})")
+
+    def _last_try(self, trial: Any) -> None:
+        trial.max_failures = trial.num_failures  # what Tune does not count stays free
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles callbacks with its state; a resumed search makes its own
+
+
+def outage_in(fault: Exception | None) -> StorageFault | None:
+    """What could not be reached, if that is what a worker failed of."""
+    cause = fault.cause if isinstance(fault, RayTaskError) else fault
+    return cause if isinstance(cause, StorageFault) else None
 
 
 def lost_its_node(fault: Exception | None) -> bool:

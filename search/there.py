@@ -25,7 +25,7 @@ def verify_there(verify: Callable[[str], str], job: Job, address: str | None, sa
         fleet = fleet_for(job, address, Ledger(job.run / "ledger.jsonl").read(), say)
         takes = trial_resources(job.device, fleet.resources(), job.accelerator)
         task = ray.remote(num_cpus=takes.pop("CPU"), num_gpus=takes.pop("GPU", 0.0), resources=takes, max_retries=0)
-        return str(ray.get(task(verify).options(label_selector=selector(fleet)).remote(job.place)))
+        return str(ray.get(task(verify).options(label_selector=selector(fleet.barred())).remote(job.place)))
     except RayError as fault:
         words = " ".join(str(fault).split())[-300:]
         return f"the node that verified it was lost ({words}): `squeeze resume {job.place}` tries again"

@@ -41,6 +41,7 @@ class Trial(tune.Trainable):
 
     bench: Bench | None = None
     unfit = ""  # what differs on this node
+    outage: StorageFault | None = None  # where the base could not be fetched
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
         """`given`, by tune.with_parameters: `job`; `history`, the rungs finished in earlier sittings by trial; and
@@ -54,6 +55,8 @@ class Trial(tune.Trainable):
                 self.bench = Bench(self.job, self._note)
             except BadInput as fault:  # another base at the same path, or none
                 self.unfit = str(fault)
+            except StorageFault as fault:
+                self.outage = fault
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -69,7 +72,9 @@ class Trial(tune.Trainable):
         self.done_rungs = max(self.history.get(self.name, {0: {}}))
 
     def step(self) -> dict[str, Any]:
-        if self.bench is None:  # told here and not in setup, whose faults Tune counts against the trial
+        if self.outage is not None:  # told here and not in setup, whose faults Tune counts against the trial
+            raise self.outage
+        if self.bench is None:
             raise Misplaced(ray.get_runtime_context().get_node_id(), self.unfit)
         if self.again:
             line = measure_again(self.bench, self.job, self.name, self.recipe)

@@ -42,6 +42,10 @@ class KeptRun:
     def built(self):
         return {name.split("/")[2] for name in self.names("store/artifacts/") if name.endswith("/provenance.json")}
 
+    def provenances(self):
+        """Of all artifacts that are there whole."""
+        return [json.loads(self.read(f"store/artifacts/{key}/provenance.json")) for key in self.built()]
+
     def seen(self):
         records = {name: json.loads(self.read(name))["content"] for name in self.names("answers/")}
         return Seen(self.ledger(), self.built(), records)

@@ -175,6 +175,31 @@ def test_what_a_trial_found_where_it_began_stands(cluster, here):
     assert len(cluster.said) == 1
 
 
+def test_one_that_was_left_out_is_asked_again_less_and_less_often(cluster, here, monkeypatch):
+    """People mend nodes; one that a trial found unfit may look fit from here, and costs a trial each time."""
+    now = [1000.0]
+    monkeypatch.setattr(fleets.time, "monotonic", lambda: now[0])
+    cluster.nodes["a"], cluster.answers["a"] = L4, other(here, python="3.9.1").model_dump()
+    cluster.fleet.look()
+    cluster.answers["a"] = here.model_dump()
+    now[0] += fleets.AGAIN - 1
+    cluster.fleet.look()
+    assert cluster.fleet.barred() == ["a"]
+    now[0] += 2
+    cluster.fleet.look()
+    assert cluster.fleet.barred() == []
+    assert cluster.said[-1] == f"node a at ip-a ({here.host}) is fit now"
+    for told, wait in ((3, 2 * fleets.AGAIN), (5, 4 * fleets.AGAIN)):
+        cluster.fleet.leave_out("a", "it cannot do it")
+        now[0] += wait - 1
+        cluster.fleet.look()
+        assert cluster.fleet.barred() == ["a"]
+        now[0] += 2
+        cluster.fleet.look()
+        assert cluster.fleet.barred() == []
+        assert len(cluster.said) == told + 1
+
+
 def test_another_kind_is_left_unused_and_told_once(cluster, here):
     cluster.nodes |= {"a": L4, "b": A100, "c": A100}
     cluster.answers |= dict.fromkeys("abc", here.model_dump())
@@ -195,7 +220,7 @@ def test_that_no_node_is_left_is_told_each_time(cluster, here):
         cluster.nodes.clear()
         cluster.nodes |= {"a": L4} if has else {}
         cluster.fleet.look()
-    assert cluster.said == ["no fit node is left with L4: trials wait until one joins"] * 2
+    assert cluster.said == ["no fit node is left with L4: trials wait until one joins, or is mended"] * 2
 
 
 def test_a_page_of_a_cluster(here):

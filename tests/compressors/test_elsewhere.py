@@ -90,7 +90,29 @@ def test_what_was_damaged_there_is_not_taken(
     shared.write(f"artifacts/{key}/model.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
     assert second.get(key) is None
     assert not list((second.root / "artifacts").iterdir())
-    assert build([DROP], base, second, data).artifact.key == key  # built here then
+    assert build([DROP], base, second, data).artifact.key == key  # built here then, and sent
+    second.flush()
+    third = Store(second.root.with_name("third"), files=shared)
+    assert third.get(key) is not None
+
+
+def test_what_training_goes_on_from_is_kept_where_what_came_of_it_could_not_be_sent(
+    base: Path, tmp_path: Path, shared: Remote, data: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [[DROP, Distill(tokens=tokens, batch_tokens=256)] for tokens in (512, 1024)]
+    hasty = Remote(shared.uri, tries=1)
+    first = Store(tmp_path / "first", files=hasty)
+    build(steps[0], base, first, data, furthest=2048)
+    first.flush()
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Remote, "send", full)
+    build(steps[1], base, first, data, furthest=2048)
+    with pytest.raises(OSError, match="No space left"):
+        first.flush()
+    assert [name for name in shared.names("artifacts") if "/training/" in name]
 
 
 def test_what_a_dead_machine_had_not_sent_is_sent_by_the_next_who_finds_it_here(

@@ -22,6 +22,7 @@ from tests.search.conftest import end_line, rung_line
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     monkeypatch.setattr(lease, "SETTLES", 0.1)
+    monkeypatch.setattr("search.home.SETTLES", 0.1)
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_two_ledgers_that_went_apart_are_not_merged(job, uri, machine):
 def test_one_driver_on_all_machines(job, uri, machine, monkeypatch):
     with driving(job):
         machine("two")
-        monkeypatch.setattr(lease.platform, "node", lambda: "elsewhere")
+        monkeypatch.setattr(lease, "machine", lambda: "elsewhere")
         other = Job.load(uri)
         assert status_of(other)["working"]
         with pytest.raises(BadInput, match=f"another squeeze works on {uri}, process .*over in"), driving(other):
@@ -178,9 +179,26 @@ def test_a_driver_that_was_killed_is_gone_in_a_while(job, uri, monkeypatch):
 
 
 def test_a_driver_that_died_on_this_machine_is_gone_at_once(job, uri):
-    word = {"host": lease.platform.node(), "pid": 2**22 + 1, "id": "x", "time": lease.time.time()}
+    word = {"host": "h", "machine": lease.machine(), "pid": 2**22 + 1, "id": "x", "time": lease.time.time()}
     Remote(uri).write(lease.NAME, json.dumps(word).encode())
     assert lease.at_work(Remote(uri)) is None
+
+
+def test_another_machine_of_the_same_name_is_another_one(job, uri):
+    word = {"host": lease.platform.node(), "machine": "another", "pid": 2**22 + 1, "id": "x", "time": lease.time.time()}
+    Remote(uri).write(lease.NAME, json.dumps(word).encode())
+    assert lease.at_work(Remote(uri)) is not None
+
+
+def test_of_two_searches_that_begin_at_one_place_the_last_one_has_it(job, uri, machine, monkeypatch):
+    """The other one came between: both had seen an empty place."""
+    machine("two")
+    late = job.model_copy(update={"id": "late", "run": places(f"{uri}-later", None).run})
+    late.run.mkdir(parents=True)
+    late.save()
+    monkeypatch.setattr("search.home.time.sleep", lambda _: Remote(uri).send(job.run / "run.json", "run.json"))
+    with pytest.raises(BadInput, match=r"another search began at .* at the same time: give another --out"):
+        Home(uri, late.run).begin()
 
 
 def test_looking_at_a_run_leaves_its_ledger_alone(job, uri):

@@ -17,7 +17,9 @@ import ray
 import typer
 from ray.cluster_utils import Cluster
 from ray.tune import PlacementGroupFactory
+from ray.util.placement_group import placement_group_table
 
+from cluster.fleet import Fleet
 from cluster.kinds import Kind
 from cluster.nodes import expected_like
 from cluster.resources import trial_resources
@@ -29,7 +31,7 @@ from search.errors import RunFailed
 from search.job import Job
 from search.joining import _chosen, fleet_for, hardware_of, read_by_trials
 from search.ledger import Ledger
-from search.placing import Misplaced, Newcomers, Where
+from search.placing import Misplaced, Newcomers, Places, Where
 from search.start import new_job
 from search.there import verify_there
 from search.trial import Trial
@@ -285,6 +287,37 @@ def test_nodes_that_join_late_are_used_and_one_that_differs_and_another_kind_are
     told = capsys.readouterr().err
     assert told.count("is left out: transformers 4.0.0 instead of") == 1
     assert "1 node with A100 left unused: this search runs on L4 alone" in told
+
+
+def test_who_waits_for_a_place_gets_one_on_a_node_that_was_mended(cluster):
+    """Ray keeps to what was asked for at first, which barred that node."""
+    said = []
+    ray.init(address=cluster.address)
+    try:
+        fleet = Fleet(None, "cuda", said.append)
+        fleet.settle()
+        with_l4 = [node.id for node in fleet.fit() if "accelerator_type:L4" in node.resources]
+        for node in with_l4:
+            fleet.known[node].pause = 0.0
+            fleet.leave_out(node, "a disk is full")
+        manager = Places()
+        where = Where.of({"CPU": 1.0, "GPU": 1.0, "accelerator_type:L4": 0.001}, "mended", fleet)
+        manager.request_resources(where)
+        time.sleep(1)
+        manager.update_state()
+        assert not manager.has_resources_ready(where)
+        fleet.look()
+        assert "is fit now" in said[-1]
+        end = time.monotonic() + 60
+        while not manager.has_resources_ready(where):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        acquired = manager.acquire_resources(where)
+        placed = placement_group_table(acquired.placement_group)["bundles_to_node_id"][0]
+        assert placed in with_l4
+        manager.free_resources(acquired)
+    finally:
+        ray.shutdown()
 
 
 def test_what_tune_is_given_survives_its_pickling():

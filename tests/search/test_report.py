@@ -4,9 +4,9 @@ import csv
 
 import pytest
 
+from search.folder_lock import only_driver
 from search.job import Job
 from search.ledger import Ledger
-from search.lock import only_driver
 from search.picture import figure
 from search.report import in_order, status_of, write_report
 from tests.search.conftest import end_line, rung_line

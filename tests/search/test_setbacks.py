@@ -6,8 +6,9 @@ import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
+from cluster.storage import StorageFault
 from search.placing import Misplaced
-from search.setbacks import ALWAYS, NEVER, NODES, Setbacks, lost_its_node
+from search.setbacks import ALWAYS, NODES, OUTAGES, Setbacks, lost_its_node
 
 CLASS = "Trial"
 NODE_GONE = "The actor died because its node has died. Node Id: f00d"
@@ -24,23 +25,30 @@ def noticed():
 
 @pytest.fixture
 def trial():
-    return SimpleNamespace(trial_id="a", config={"name": "t000"}, max_failures=ALWAYS)
+    return SimpleNamespace(trial_id="a", config={"name": "t000"}, max_failures=ALWAYS, num_failures=0)
 
 
 @pytest.fixture
 def lose(trial, monkeypatch):
-    """Have the trial lose its worker by a fault; gives what is said."""
+    """Have the trial lose its worker by a fault, counted as Tune does unless it is excused; gives what is said."""
     said = []
     monkeypatch.setattr("search.setbacks.fault_of", lambda trial: trial.fault)
     setbacks = Setbacks(said.append)
 
-    def lost(fault):
+    def lost(fault, excused=False):
+        said.clear()
         trial.fault = fault
+        trial.num_failures += not (excused or getattr(fault, "preempted", False))
         setbacks.on_trial_recover(0, [trial], trial)
         return said[-1] if said else ""
 
     lost.setbacks = setbacks
     return lost
+
+
+def is_run_again_after(trial, counted):
+    """Tune's own rule, as it stands in Trial.should_recover, for a failure that it counts or not."""
+    return trial.max_failures < 0 or trial.num_failures + counted <= trial.max_failures
 
 
 def test_a_worker_goes_with_its_node_or_by_itself():
@@ -55,26 +63,54 @@ def test_a_worker_goes_with_its_node_or_by_itself():
 def test_a_trial_goes_on_until_it_seems_to_end_its_nodes_itself(trial, lose):
     for _ in range(NODES - 1):
         assert "goes on elsewhere" in lose(died(NODE_GONE))
-        assert trial.max_failures == ALWAYS
-    lose(noticed())
-    assert trial.max_failures == NEVER
+        assert is_run_again_after(trial, counted=True)
+    lose(ActorUnavailableError("out of reach", b"0" * 16))
+    assert not is_run_again_after(trial, counted=True)
+
+
+def test_nodes_that_gave_notice_are_no_trials_doing(trial, lose):
+    for _ in range(3 * NODES):
+        assert "goes on elsewhere" in lose(noticed())
+    assert is_run_again_after(trial, counted=True)
 
 
 def test_a_finished_rung_makes_good_for_all_that_was_lost(trial, lose):
     for _ in range(3 * NODES):
         lose(died(NODE_GONE))
         lose.setbacks.on_trial_result(0, [trial], trial, {})
-    assert trial.max_failures == ALWAYS
+    assert is_run_again_after(trial, counted=True)
     lose(died(CRASHED))
     lose.setbacks.on_trial_result(0, [trial], trial, {})
-    assert trial.max_failures == ALWAYS
+    assert is_run_again_after(trial, counted=True)
 
 
 def test_a_trial_that_crashed_its_own_process_is_tried_once_more(trial, lose):
     assert "tried once more" in lose(died(CRASHED))
-    assert trial.max_failures == NEVER
+    assert not is_run_again_after(trial, counted=True)
+    assert is_run_again_after(trial, counted=False)  # a notice, or a node that differs, takes that try from nobody
+    assert "goes on elsewhere" in lose(noticed())
+    assert is_run_again_after(trial, counted=False)
+
+
+def test_a_failure_that_a_node_is_to_blame_for_is_held_against_no_trial(trial, lose):
+    """Newcomers take it back from Tune's count where a worker could not begin."""
+    assert lose(died(CRASHED), excused=True) == ""
+    assert is_run_again_after(trial, counted=True)
 
 
 def test_one_that_began_where_it_cannot_be_measured_lost_nothing(trial, lose):
     assert lose(Misplaced("f00d", "transformers 4.0.0")) == ""
-    assert trial.max_failures == ALWAYS
+    assert is_run_again_after(trial, counted=True)
+
+
+def test_a_place_that_stays_out_of_reach_ends_the_search_and_no_trial(trial, lose):
+    outage = RayTaskError("step", "traceback", StorageFault("s3://bucket cannot be used")).as_instanceof_cause()
+    for _ in range(3):
+        for _ in range(OUTAGES - 1):
+            assert "s3://bucket cannot be used" in lose(outage)
+        lose.setbacks.on_trial_result(0, [trial], trial, {})  # it was back
+    for _ in range(OUTAGES - 1):
+        lose(outage)
+    assert is_run_again_after(trial, counted=True)
+    with pytest.raises(StorageFault, match="cannot be used"):
+        lose(outage)

@@ -3,7 +3,7 @@
 import pytest
 
 from search.errors import BadInput
-from search.lock import is_driven, only_driver
+from search.folder_lock import is_driven, only_driver
 
 
 def test_a_second_driver_is_refused_and_anyone_can_see_the_first(tmp_path):
