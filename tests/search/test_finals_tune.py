@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster.storage import StorageFault
 from evaluation.health import ModelFault
 from evaluation.reference import MODEL
 from search.driver import run
@@ -15,6 +16,7 @@ from search.errors import RunFailed
 from search.job import Job
 from search.ledger import Ledger, trials_of
 from search.recipe import Recipe
+from search.setbacks import OUTAGES
 from search.trial import Trial
 from tests.search.conftest import end_line, rung_line
 
@@ -42,6 +44,8 @@ class ToyBench:
             time.sleep(30)
         if plan == "die":
             os._exit(1)
+        if plan == "outage":
+            raise StorageFault("s3://bucket cannot be used")
         if plan == "wait":  # until another one works, too
             end = time.monotonic() + 120
             while len(set(self.at_work())) < 2 and time.monotonic() < end:
@@ -157,3 +161,20 @@ def test_a_worker_that_dies_is_no_models_fault(job, monkeypatch, capsys):
     assert work == ["worker", "answers-again 2"] * 2
     assert {one.name: one.line["score"] for one in trials} == FIRST
     assert "t001 could not be measured again, so first measurements stand: its process ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trials", [4, 5], ids=["finals", "trials"])
+def test_while_its_place_is_out_of_reach_nobody_fails_and_a_resumed_search_goes_on(job, trials, capsys):
+    job = job.model_copy(update={"trials": trials})
+    plan(job.run, "outage")
+    with pytest.raises(RunFailed, match=r"s3://bucket cannot be used.*go on with `squeeze resume"):
+        run(job)
+    told, work = heard(job)
+    assert told == []
+    assert work.count("worker") == OUTAGES
+    assert capsys.readouterr().err.count("was out of reach; it is tried again") == OUTAGES - 1
+    assert not ray.is_initialized()
+
+    plan(job.run)
+    run(job, quiet=True)
+    assert heard(job)[0][-len(FINALS) :] == FINALS
