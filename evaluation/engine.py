@@ -242,7 +242,7 @@ class Engine:
             "dtype": "bfloat16",
         }
         if settings.tensor_parallel_size > 1:
-            # processes of the engine's own: within an actor of Ray's vLLM would take Ray, and the GPUs of other trials
+            # named, since what vLLM chooses by itself hangs on whether it finds Ray: these are processes of its own
             common |= {"tensor_parallel_size": settings.tensor_parallel_size, "distributed_executor_backend": "mp"}
         if self.about["device"] == "cpu":
             return common | {"enforce_eager": True}
