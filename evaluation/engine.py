@@ -216,6 +216,9 @@ class Engine:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
+        if self.settings.tensor_parallel_size > 1:
+            # One engine waits while the other is timed: the processes of vLLM 0.14.1 would wait busily, for ever.
+            quiet["VLLM_SLEEP_WHEN_IDLE"] = "1"
         if self.settings.device == "cpu":
             quiet |= {
                 "TORCH_COMPILE_DISABLE": "1",  # eager mode anyway; spares a C++ compiler and 20 s at first use
