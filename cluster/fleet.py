@@ -51,7 +51,8 @@ class Node:
 class Fleet:
     """`expected` is what each node must hold; where it is None, nobody is looked at and all are fit.
 
-    `device` is what trials are timed on, None where every node counts. `say` is told once of each node left out.
+    `device` is what trials are timed on, None where every node counts, and `gpus` how many of it a trial takes of one
+    node. `say` is told once of each node left out.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Fleet:
         device: str | None,
         say: Callable[[str], None],
         patience: float = PATIENCE,
+        gpus: int = 1,
     ) -> None:
         self.expected = expected
         self.device = device
         self.say = say
         self.patience = patience
+        self.gpus = gpus
         self.kind: Kind | None = None  # the one that trials run on, once it was chosen
         self.known: dict[str, Node] = {}
         self._told: set[str] = set()
@@ -133,7 +136,10 @@ class Fleet:
             if name in self.known or (self.device and kind_of(self.device, one["Resources"]) is None):
                 continue
             node = self.known[name] = Node(name, one["NodeManagerAddress"], one["Resources"])
-            self._ask(node)
+            if why := self._too_few(node):
+                node.lacks = [why]  # for good: a node keeps what Ray counts on it
+            else:
+                self._ask(node)
         for node in self.known.values():
             if node.lacks and node.answer is None and time.monotonic() >= node.again:
                 self._ask(node)
@@ -154,6 +160,14 @@ class Fleet:
             self._told.discard(node.id)
             self.say(f"{node} is fit now")
         node.lacks = lacks
+
+    def _too_few(self, node: Node) -> str:
+        """Why a node cannot hold even one trial; nothing where it can."""
+        unit = "GPU" if self.device == "cuda" else "CPU"
+        has = node.resources.get(unit, 0.0)
+        if self.device is None or has >= self.gpus:
+            return ""
+        return f"it has {has:g} {unit}{'s' * (has != 1)}, and a trial takes {self.gpus} (gpus)"
 
     def _hear(self) -> None:
         import ray

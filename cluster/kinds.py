@@ -54,11 +54,13 @@ def most_frequent(kinds: Iterable[Kind], names: Collection[str] = ()) -> Kind | 
     return max(wanted, key=lambda one: (wanted[one], one.cpus, one.accelerator, one.name), default=None)
 
 
-def hardware(nodes: Iterable[Mapping[str, float]], names: Collection[str] = ()) -> tuple[str, str]:
+def hardware(nodes: Iterable[Mapping[str, float]], names: Collection[str] = (), gpus: int = 1) -> tuple[str, str]:
     """What trials on a cluster are timed on, before anyone looked at its nodes: cuda or cpu, and Ray's name of the GPU.
 
-    `names` are Ray's of the GPUs that are preferred. A cluster with a GPU anywhere is one for GPUs.
+    `names` are Ray's of the GPUs that are preferred; a node with fewer than `gpus` counts where none has as many. A
+    cluster with a GPU anywhere is one for GPUs.
     """
-    kinds = [kind for node in nodes if (kind := kind_of("cuda", node)) is not None]
-    chosen = most_frequent(kinds, names)
+    kinds = [(kind, node["GPU"]) for node in nodes if (kind := kind_of("cuda", node)) is not None]
+    enough = [kind for kind, number in kinds if number >= gpus]
+    chosen = most_frequent(enough or [kind for kind, _ in kinds], names)
     return ("cuda", chosen.accelerator) if chosen is not None else ("cpu", "")

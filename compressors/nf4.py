@@ -26,8 +26,8 @@ class Nf4(Step):
     Embeddings, norms and head stay in bf16. Written as transformers writes it (`quant_method: bitsandbytes`), shard
     by shard from the input's files: at most one shard is in memory and one tensor on the device, so a 32B model
     passes through any GPU, or none. Needs no data.
-    Raises `Infeasible` where the engine has no bitsandbytes kernel, `StepFault` for a tensor with NaN or Inf and
-    where the package bitsandbytes is missing.
+    Raises `Infeasible` where the engine has no bitsandbytes kernel or several GPUs share a model, `StepFault` for a
+    tensor with NaN or Inf and where the package bitsandbytes is missing.
     """
 
     step: Literal["nf4"] = "nf4"
@@ -35,6 +35,8 @@ class Nf4(Step):
 
     def check(self, shape: ModelShape, engine: EngineTraits) -> None:
         engine.require("nf4", self.step)
+        if engine.gpus > 1:
+            raise Infeasible(f"nf4: vLLM spreads no model that bitsandbytes quantized over {engine.gpus} GPUs")
         for name, width in {"hidden": shape.hidden, "ffn": shape.ffn}.items():
             if width % BLOCK:
                 raise Infeasible(f"nf4 needs widths that {BLOCK} divides; {name} of this model is {width}")

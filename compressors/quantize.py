@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from compressors.schemes import BLOCK, DEFAULT_GROUP, SCHEMES, Scheme
+from compressors.sharding import on_each
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step, StepContext, StepFault
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class Quantize(Step):
     The `sensitive` decoder layers that lose most by the scheme (see `compressors.sensitivity`), of those that `keep`
     does not hold whole, go to `sensitive_scheme`. `head: int8` unties the head and makes it W8A8 by rtn. Raises
     `Infeasible` for fields of another method or scheme, for what the engine does not serve, for widths that groups or
-    blocks do not divide, for smoothquant on a post-norm model, and when `keep` splits matrices that vLLM fuses or
-    leaves nothing; `StepFault` where gptq cannot use what the data show.
+    blocks do not divide (those that each GPU has, where several share a model), for smoothquant on a post-norm model,
+    and when `keep` splits matrices that vLLM fuses or leaves nothing; `StepFault` where gptq cannot use what the data
+    show.
     """
 
     step: Literal["quantize"] = "quantize"
@@ -119,8 +121,8 @@ class Quantize(Step):
             engine.require("fp8_kv_cache", self.step)
             if self.method == "autoround":
                 raise Infeasible("quantize kv_cache fp8 is not made by autoround, but by any other method")
-        linears = dict(linear_sizes(shape))
-        self._check_modules(linears, scheme)
+        linears = {name: on_each(name, size, shape, engine.gpus) for name, size in linear_sizes(shape)}
+        self._check_modules(linears, scheme, f" on each of {engine.gpus} GPUs" if engine.gpus > 1 else "")
         self._check_sensitive(self._layers_left(linears), shape.layers, engine)
 
     def _check_trained_for(self, shape: ModelShape) -> None:
@@ -172,7 +174,8 @@ class Quantize(Step):
                 )
             engine.require_scheme(str(self.sensitive_scheme), self.step)
 
-    def _check_modules(self, linears: dict[str, tuple[int, int]], scheme: Scheme) -> None:
+    def _check_modules(self, linears: dict[str, tuple[int, int]], scheme: Scheme, where: str) -> None:
+        """`linears`: inputs and outputs of each, `where` they are served: scales cannot be shared between GPUs."""
         kept = {name for name in linears if self._keeps(name)}
         for pattern in self.keep:
             if not any(re.match(pattern, name) for name in linears):
@@ -186,11 +189,12 @@ class Quantize(Step):
             if scheme.grouped and inputs % group:
                 raise Infeasible(
                     f"quantize scheme {self.scheme} needs widths that {group} divides; {name} has {inputs} inputs"
+                    f"{where}"
                 )
             if self.scheme == "FP8_BLOCK" and (inputs % BLOCK or outputs % BLOCK):
                 raise Infeasible(
                     f"quantize scheme FP8_BLOCK needs widths that {BLOCK} divides; {name} has {inputs} inputs and "
-                    f"{outputs} outputs"
+                    f"{outputs} outputs{where}"
                 )
         for name in kept:
             parent, _, leaf = name.rpartition(".")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compressors.sharding import check_shards
 from compressors.step import EngineTraits, Infeasible, ModelShape, Step
 from compressors.tokens import KEPT
 
@@ -61,7 +62,8 @@ def check_recipe(steps: Sequence[Step], shape: ModelShape, engine: EngineTraits)
     """Walk `steps` from a model of `shape` towards `engine`; return the shape of the result.
 
     Raises `Infeasible` with the first step that does not fit, in one line; or with the result, where its
-    architecture cannot state it: a width step may leave it so if a later one puts it right.
+    architecture cannot state it, or the engine's GPUs cannot share it: a width step may leave it so if a later one puts
+    it right.
     """
     for step in steps:
         if shape.quantized is not None and not step.keeps_quantized():
@@ -76,6 +78,7 @@ def check_recipe(steps: Sequence[Step], shape: ModelShape, engine: EngineTraits)
             f"{at_fault}: vLLM takes the head_dim of a {shape.architecture} for hidden/heads, and "
             f"{shape.heads} heads of {shape.head_dim} do not make hidden {shape.hidden}"
         )
+    check_shards(shape, engine.gpus, tuple(step.step for step in steps))
     return shape
 
 

@@ -56,6 +56,7 @@ class EngineTraits(BaseModel):
 
     name: str  # for messages: "vllm 0.32.0 on cpu"
     device: str  # "cpu" or "cuda"
+    gpus: int = 1  # that it spreads a model over, tensor-parallel
     schemes: frozenset[str]  # quantization schemes it serves, e.g. {"W8A8", "W4A16", "FP8_DYNAMIC"}
     features: frozenset[str] = frozenset()  # what else it serves: "int8_lm_head", "fp8_kv_cache", "sparse_24", "nf4"
     lacking: dict[str, str] = Field(default_factory=dict)  # a scheme or feature it does not serve: what is missing

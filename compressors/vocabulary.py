@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from compressors.data import KINDS
+from compressors.sharding import VOCAB_MULTIPLE
 from compressors.step import Conversations, EngineTraits, Infeasible, ModelShape, Step, StepContext
 from compressors.tokens import choose, read_vocabulary, remap_ids, special_ids, trim_files, write_kept
 
@@ -43,7 +44,8 @@ class TrimVocab(Step):
 
     The number of tokens is rounded up to a multiple of 64 by further ones of low id. How many stay is known only
     when the texts have been read: until then the shape holds the number before. The original ids of what is kept
-    go along in kept_tokens.json. Raises `Infeasible` when nothing can go and for tokenizers that are not BPE.
+    go along in kept_tokens.json. Raises `Infeasible` when nothing can go, for tokenizers that are not BPE, and where as
+    many GPUs as share the model do not divide 64.
     """
 
     step: Literal["trim_vocab"] = "trim_vocab"
@@ -75,6 +77,10 @@ class TrimVocab(Step):
     def check(self, shape: ModelShape, engine: EngineTraits) -> None:
         if self.keep is not None and self.keep >= shape.vocab:
             raise Infeasible(f"trim_vocab keep {self.keep} is not below the model's {shape.vocab} tokens")
+        if VOCAB_MULTIPLE % engine.gpus:  # how many stay is known only when it was done
+            raise Infeasible(
+                f"trim_vocab: {engine.gpus} GPUs do not divide {VOCAB_MULTIPLE}, of which it leaves a multiple"
+            )
         for name, files in (("corpus", self.corpus), ("heldout", self.heldout)):
             for file in files:
                 if Path(file).suffix not in KINDS:

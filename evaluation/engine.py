@@ -216,13 +216,18 @@ class Engine:
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
+        if self.settings.tensor_parallel_size > 1:
+            # One engine waits while the other is timed: the processes of vLLM 0.14.1 would wait busily, for ever.
+            quiet["VLLM_SLEEP_WHEN_IDLE"] = "1"
         if self.settings.device == "cpu":
             quiet |= {
                 "TORCH_COMPILE_DISABLE": "1",  # eager mode anyway; spares a C++ compiler and 20 s at first use
                 # One core is left to the caller. Threads that spin at barriers, bound to cores that somebody else
                 # uses, made the same batch 45 times slower (docs/measurements.md): sleep there, and bind to none.
                 "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-                "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+                "OMP_NUM_THREADS": str(
+                    max(1, (len(os.sched_getaffinity(0)) - 1) // self.settings.tensor_parallel_size)
+                ),
                 "OMP_WAIT_POLICY": "PASSIVE",
             }
         return dict(os.environ) | quiet
@@ -239,6 +244,9 @@ class Engine:
             "seed": 0,
             "dtype": "bfloat16",
         }
+        if settings.tensor_parallel_size > 1:
+            # named, since what vLLM chooses by itself hangs on whether it finds Ray: these are processes of its own
+            common |= {"tensor_parallel_size": settings.tensor_parallel_size, "distributed_executor_backend": "mp"}
         if self.about["device"] == "cpu":
             return common | {"enforce_eager": True}
         return common | {
@@ -253,7 +261,9 @@ class Engine:
         has = f"the model has {weights:.2f} GiB of weights on disk"
         if self.settings.device == "cpu":
             return f"{has}, its KV cache takes {self.settings.kv_cache_gib} GiB"
-        return f"{has}, and all it needs must fit in {self.settings.gpu_memory_utilization:.0%} of the GPU's memory"
+        gpus = self.settings.tensor_parallel_size
+        whose = "the GPU's memory" if gpus == 1 else f"the memory of {gpus} GPUs"
+        return f"{has}, and all it needs must fit in {self.settings.gpu_memory_utilization:.0%} of {whose}"
 
     def _ask(self, op: str, timeout: float, **request: Any) -> dict[str, Any]:
         process = self._process

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 
-def memory(device: str) -> str:
-    """What memory there is now, in words."""
+def memory(device: str, gpus: int = 1) -> str:
+    """What memory there is now, in words; of each of the first `gpus`."""
     told: list[str] = []
     if device == "cuda":
-        told += gpu_memory()
+        told += gpu_memory(gpus)
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     sizes = {line[0]: int(line[1]) / 2**20 for line in lines}
     told.append(f"{sizes['MemAvailable:']:.1f} of {sizes['MemTotal:']:.1f} GiB free on the machine")
@@ -43,12 +43,13 @@ def device_name(device: str) -> str:
 class Clock:
     """Reads a device's clock while it works: `mhz` is the median afterwards, None where the machine does not tell.
 
-    A GPU's twice a second, which no timing shows (docs/measurements.md). A processor's once, when the work is done:
-    reading takes time of the very processor whose seconds are counted.
+    A GPU's twice a second, which no timing shows (docs/measurements.md); of several that share a model the slowest's,
+    for which the others wait. A processor's once, when the work is done: reading takes time of the very processor whose
+    seconds are counted.
     """
 
-    def __init__(self, device: str) -> None:
-        self.read = gpu_mhz() if device == "cuda" else cpu_mhz
+    def __init__(self, device: str, gpus: int = 1) -> None:
+        self.read = gpu_mhz(gpus) if device == "cuda" else cpu_mhz
         self.readings: list[float] = []
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True) if device == "cuda" else None
@@ -83,15 +84,15 @@ def cpu_mhz() -> list[float]:
     return [float(line.split(":")[1]) for number, line in enumerate(lines) if number in mine]
 
 
-def gpu_mhz() -> Callable[[], list[float]]:
-    """What reads the SM clock of the GPU in use; it reads nothing where NVML does not tell."""
-    nvml, handle = gpu()
+def gpu_mhz(gpus: int = 1) -> Callable[[], list[float]]:
+    """What reads the SM clock of the slowest of the GPUs in use; it reads nothing where NVML does not tell."""
+    nvml, handles = nvml_of(gpus)
     if nvml is None:
         return list
 
     def read() -> list[float]:
         try:
-            return [float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))]
+            return [min(float(nvml.nvmlDeviceGetClockInfo(one, nvml.NVML_CLOCK_SM)) for one in handles)]
         except nvml.NVMLError as fault:
             print(f"NVML does not tell the clock: {fault}", file=sys.stderr)
             return []
@@ -99,26 +100,31 @@ def gpu_mhz() -> Callable[[], list[float]]:
     return read
 
 
-def gpu_memory() -> list[str]:
-    """Free memory of the GPU in use, in words; nothing where NVML does not tell."""
-    nvml, handle = gpu()
+def gpu_memory(gpus: int = 1) -> list[str]:
+    """Free memory of each GPU in use, in words; nothing where NVML does not tell."""
+    nvml, handles = nvml_of(gpus)
     if nvml is None:
         return []
     try:
-        found = nvml.nvmlDeviceGetMemoryInfo(handle)
+        found = [nvml.nvmlDeviceGetMemoryInfo(one) for one in handles]
     except nvml.NVMLError as fault:  # asked for while a fault is told: that one must come through
         return [f"NVML does not tell the GPU's memory: {fault}"]
-    return [f"{found.free / 2**30:.1f} of {found.total / 2**30:.1f} GiB free on the GPU"]
+    names = ["the GPU"] if gpus == 1 else [f"GPU {number}" for number in range(gpus)]
+    return [
+        f"{one.free / 2**30:.1f} of {one.total / 2**30:.1f} GiB free on {name}"
+        for one, name in zip(found, names, strict=True)
+    ]
 
 
-def gpu() -> tuple[Any, Any]:
-    """NVML, as vLLM carries it, and its handle of the GPU in use; None, and why in the log, where there is none."""
+def nvml_of(gpus: int) -> tuple[Any, list[Any]]:
+    """NVML, as vLLM carries it, and its handles of the GPUs in use; None, and why in the log, where there are none."""
     from vllm.platforms import current_platform
     from vllm.third_party import pynvml
 
     try:
         pynvml.nvmlInit()
-        return pynvml, pynvml.nvmlDeviceGetHandleByIndex(current_platform.device_id_to_physical_device_id(0))
-    except (pynvml.NVMLError, ValueError) as fault:
+        physical = map(current_platform.device_id_to_physical_device_id, range(gpus))
+        return pynvml, [pynvml.nvmlDeviceGetHandleByIndex(one) for one in physical]
+    except (pynvml.NVMLError, ValueError, IndexError) as fault:
         print(f"NVML does not tell of the GPU: {fault}", file=sys.stderr)
-        return None, None
+        return None, []

@@ -42,6 +42,9 @@ class EngineSettings(BaseModel):
     gpu_memory_utilization: float = Field(0.85, description="share of the GPU's memory (the contest's value)")
     kv_cache_gib: int = Field(1, description="KV cache on a CPU, GiB")
     eager: bool = Field(False, description="no CUDA graphs: starts sooner, generates slower; always so on a CPU")
+    tensor_parallel_size: int = Field(
+        1, description="GPUs that share a model; on a CPU processes of vLLM's, which share its cores"
+    )
     sleeps: bool = Field(False, description="on a GPU: able to lend its memory to another engine and to take it back")
     max_logprobs: int = Field(64, description="likeliest tokens a position can report")
     load_timeout: float = Field(900.0, description="seconds before a load counts as hung")

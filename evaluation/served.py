@@ -69,9 +69,9 @@ class Served(TemplateLM):
                 )
             )
         with self.worker.clock() as clock:
-            begin, cpu = time.perf_counter(), time.process_time()
+            cpu, begin = self.worker.computed(), time.perf_counter()
             outputs = self.llm.generate([{"prompt_token_ids": one} for one in prompts], params, use_tqdm=False)
-            self.seconds, self.cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+            self.seconds, self.cpu_seconds = time.perf_counter() - begin, self.worker.computed() - cpu
         self.mhz = clock.mhz
         self.answers = [self.worker.answer(output, goes_on=False) for output in outputs]
         return [self._said(output.outputs[0].text, request) for output, request in zip(outputs, requests, strict=True)]

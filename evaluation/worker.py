@@ -43,6 +43,11 @@ def kernels_of(model: Any) -> list[str]:
     return sorted(names)
 
 
+def seconds_of(_worker: Any) -> float:
+    """Processor seconds of the process that this is sent to."""
+    return time.process_time()
+
+
 def harness_version() -> str:
     """lm-eval's, or none: only an engine that is asked for its tasks needs it."""
     try:
@@ -92,6 +97,7 @@ class Worker:
 
         self.llm: Any = None
         self.reader: Any = None  # of the loaded model
+        self.gpus = 1  # that share it; on a CPU processes that do
         self.device = "cpu" if current_platform.is_cpu() else "cuda"
         if self.device == "cpu":
             # vLLM's attention uses AMX tiles without asking the kernel for them, which is an illegal instruction
@@ -121,6 +127,7 @@ class Worker:
         from vllm import LLM
 
         self.unload(request)
+        self.gpus = request["settings"].get("tensor_parallel_size", 1)
         begin = time.perf_counter()
         self.llm = LLM(model=request["model"], **request["settings"])
         gc.enable()  # all is imported now
@@ -144,7 +151,7 @@ class Worker:
         if self.llm is None:
             return {}
         engine_core: Any = getattr(self.llm.llm_engine, "engine_core", None)
-        if self.device == "cuda" and hasattr(engine_core, "shutdown"):
+        if (self.device == "cuda" or self.gpus > 1) and hasattr(engine_core, "shutdown"):
             engine_core.shutdown()
         with collecting_once() if self.device == "cpu" else contextlib.nullcontext():
             self.llm = engine_core = None
@@ -161,8 +168,8 @@ class Worker:
     def generate(self, request: Request) -> Reply:
         """Answer `conversations`, or go on with `texts` as they stand; `seconds` is spent inside vLLM's generate alone.
 
-        `cpu_seconds` is what this process's own threads computed in that time: on a shared CPU machine the wall
-        clock also counts what others did.
+        `cpu_seconds` is what the engine's own threads computed in that time: on a shared CPU machine the wall clock
+        also counts what others did.
         """
         from vllm import SamplingParams
 
@@ -182,9 +189,9 @@ class Worker:
         asked = [{"prompt_token_ids": prompt} for prompt, fit in zip(prompts, fits, strict=True) if fit]
         params = [one for one, fit in zip(params, fits, strict=True) if fit]
         with self.clock() as clock:
-            begin, cpu = time.perf_counter(), time.process_time()
+            cpu, begin = self.computed(), time.perf_counter()
             outputs = iter(self.llm.generate(asked, params, use_tqdm=False) if asked else [])
-            seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+            seconds, cpu_seconds = time.perf_counter() - begin, self.computed() - cpu
         # Where the model's own answers filled the context, its next one was cut off before its first token.
         full = {"text": "", "tokens": 0, "finish": "length"}
         answers = [
@@ -195,7 +202,12 @@ class Worker:
 
     def clock(self) -> machine.Clock:
         """What tells of the device while something is timed."""
-        return machine.Clock(self.device)
+        return machine.Clock(self.device, self.gpus)
+
+    def computed(self) -> float:
+        """Processor seconds so far, of this process and, on a CPU, of those that share the model: they wait busily."""
+        others = self.llm.collective_rpc(seconds_of) if self.device == "cpu" and self.gpus > 1 else []
+        return time.process_time() + sum(others)
 
     def answer(self, output: Any, goes_on: bool) -> Reply:
         """One answer, or what a text goes on with."""
@@ -296,7 +308,7 @@ def main() -> None:
                 "error": type(fault).__name__,
                 "message": str(fault)[:2000],
                 "refused": isinstance(fault, Refused),
-                "memory": machine.memory(worker.device if worker is not None else "cpu"),
+                "memory": machine.memory(worker.device, worker.gpus) if worker is not None else machine.memory("cpu"),
             }
         replies.write(json.dumps(reply) + "\n")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.engines import CONTEST_VERSIONS, EngineEnvironment, EngineName, find_engine
-from cluster.resources import find_device
+from cluster.resources import find_device, here, trial_resources
 from cluster.storage import Remote
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
@@ -55,7 +55,7 @@ class Bench:
         self.job = job
         self.progress = progress
         self.store = open_store(job)
-        settings = engine_settings(job.device, job.space.max_model_len, job.space.engine)
+        settings = engine_settings(job.device, job.space.max_model_len, job.space.engine, job.space.gpus)
         # Engines read what they said in their logs: workers of one run folder, on a node or on several, write apart.
         logs, mine = job.run / "logs", f"{platform.node()}-{os.getpid()}.log"
         self.engine = Engine(settings, logs / f"engine-{mine}")
@@ -124,7 +124,8 @@ class Bench:
 
     def check(self, recipe: Recipe) -> None:
         """Raise `Infeasible` when the recipe makes no sense for this base or engine. Starts nothing."""
-        check_recipe(recipe.steps, read_shape(self.job.base), traits(self.job.device, self.job.space.engine))
+        spec = self.job.space
+        check_recipe(recipe.steps, read_shape(self.job.base), traits(self.job.device, spec.engine, spec.gpus))
 
     def rung(self, recipe: Recipe, number: int) -> dict[str, Any]:
         """Bring `recipe` to rung `number` and return its ledger line, without the trial's name and the time.
@@ -223,11 +224,11 @@ class Bench:
             raise
 
     def _target_at_hand(self) -> DeviceName | None:
-        """The space's target, if this is one. Its roofline is that of the contest's workload, so who names none, or
-        lets models think, is timed."""
+        """The space's target, if this is one. Its roofline is that of the contest's workload on one GPU, so who names
+        none, has several share a model, or lets models think, is timed."""
         spec = self.job.space
         here = known_device(self.measurer.asker.about(self.measurer.base)["device_name"])
-        return here if here == spec.target and not spec.thinking else None
+        return here if here == spec.foretold and not spec.thinking else None
 
     def measure_alone(self, number: int) -> Measurement:
         """The job's base alone. Raises `EngineFault`, the engine and all it held being gone then."""
@@ -244,13 +245,16 @@ def furthest(space: Space) -> int:
     return max((int(getattr(step, step.continues)) for step in steps_of(space) if step.continues), default=0)
 
 
-def engine_settings(device: str | None = None, max_model_len: int = 4096, engine: EngineName = "own") -> EngineSettings:
-    """An engine on this machine. Raises `BadInput` where its environment is not installed.
+def engine_settings(
+    device: str | None = None, max_model_len: int = 4096, engine: EngineName = "own", gpus: int = 1
+) -> EngineSettings:
+    """An engine on this machine. Raises `BadInput` where its environment is not installed, or `gpus` are not there.
 
     A CPU is shared with Ray and with whoever else works there: count the seconds the engine computed, not the wall's.
     """
     device = device or find_device()
     environment = environment_of(engine)
+    check_here(device, gpus)
     return EngineSettings(
         device=device,
         clock="cpu" if device == "cpu" else "wall",
@@ -258,7 +262,17 @@ def engine_settings(device: str | None = None, max_model_len: int = 4096, engine
         python=environment.python,
         versions=dict(environment.versions),
         max_model_len=max_model_len,
+        tensor_parallel_size=gpus,
     )
+
+
+def check_here(device: str, gpus: int) -> None:
+    """Raise `BadInput` where a model cannot be shared by `gpus` of this machine."""
+    try:
+        if gpus > 1:
+            trial_resources(device, [here()], gpus=gpus)
+    except LookupError as fault:
+        raise BadInput(f"this machine is too small: {fault}") from fault
 
 
 def environment_of(engine: EngineName) -> EngineEnvironment:
@@ -269,29 +283,30 @@ def environment_of(engine: EngineName) -> EngineEnvironment:
         raise BadInput(str(fault)) from fault
 
 
-def traits(device: str, engine: EngineName = "own") -> EngineTraits:
-    """What an engine serves on `device`.
+def traits(device: str, engine: EngineName = "own", gpus: int = 1) -> EngineTraits:
+    """What an engine serves on `device`, `gpus` of which share a model.
 
     Raises `BadInput` for an engine of which nothing is known, or where none is installed.
     """
     environment_of(engine)
-    return traits_anywhere(device, engine)
+    return traits_anywhere(device, engine, gpus)
 
 
-def traits_anywhere(device: str, engine: EngineName) -> EngineTraits:
+def traits_anywhere(device: str, engine: EngineName, gpus: int = 1) -> EngineTraits:
     """What an engine serves on `device`, be it installed here or on other machines alone. Raises as `traits` does."""
     try:
-        return served_by(CONTEST_VERSIONS["vllm"] if engine == "contest" else installed(), device)
+        return served_by(CONTEST_VERSIONS["vllm"] if engine == "contest" else installed(), device, gpus)
     except LookupError as fault:
         raise BadInput(str(fault)) from fault
 
 
-def served_by(version: str, device: str) -> EngineTraits:
+def served_by(version: str, device: str, gpus: int = 1) -> EngineTraits:
     """What vLLM `version` serves on `device`. Raises `LookupError` for one of which nothing is known."""
     serves = row(version, device)
     return EngineTraits(
         name=f"vLLM {version} on {device}",
         device=device,
+        gpus=gpus,
         schemes=serves.schemes,
         features=serves.features,
         lacking=serves.lacking,

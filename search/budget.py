@@ -24,7 +24,7 @@ class Patience(BaseModel):
 
 
 class Budget:
-    """`device_hours` are those that stages and measuring took, of all devices together."""
+    """`device_hours` are those that stages and measuring took, of all devices together; a trial holds `devices`."""
 
     def __init__(
         self,
@@ -32,10 +32,12 @@ class Budget:
         device_hours: float | None = None,
         patience: Patience | None = None,
         history: Iterable[TrialRecord] = (),
+        devices: int = 1,
     ) -> None:
         self.trials = trials
         self.device_hours = device_hours
         self.patience = patience
+        self.devices = devices
         self.seconds = 0.0
         self.best = 0.0
         self.since = 0  # trials ended since the best was found
@@ -49,7 +51,7 @@ class Budget:
 
     def spend(self, line: dict[str, Any]) -> None:
         """A finished rung's ledger line."""
-        self.seconds += seconds_of(line)
+        self.seconds += seconds_of(line) * self.devices
 
     def end(self, outcome: Outcome) -> None:
         """A trial ended. Only a full measurement can be a gain; a fault or refusal is no sign that none is left."""

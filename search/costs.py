@@ -23,16 +23,16 @@ class Cost(NamedTuple):
     money: float | None
 
 
-def costs_of(trials: Iterable[TrialRecord], price: float | None) -> list[Cost]:
-    """By stage, dearest first. `price` is that of one device for an hour."""
+def costs_of(trials: Iterable[TrialRecord], price: float | None, devices: int = 1) -> list[Cost]:
+    """By stage, dearest first. `price` is that of one device for an hour; a trial holds `devices`."""
     seconds: dict[str, list[float]] = {}
     for trial in trials:
         for line in [*trial.rungs.values(), *([trial.again] if trial.again is not None else [])]:
             for stage in line["stages"]:
                 if not stage["cached"]:
-                    seconds.setdefault(stage["step"], []).append(stage["seconds"])
+                    seconds.setdefault(stage["step"], []).append(stage["seconds"] * devices)
             if "measuring_seconds" in line:  # not in ledgers of earlier versions
-                seconds.setdefault(MEASURING, []).append(line["measuring_seconds"])
+                seconds.setdefault(MEASURING, []).append(line["measuring_seconds"] * devices)
     found = [
         Cost(stage, len(spent), sum(spent), None if price is None else sum(spent) / HOUR * price)
         for stage, spent in seconds.items()

@@ -133,12 +133,13 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
     retold = {(name, max(one.rungs)) for name, one in records.items() if one.end is None and one.rungs}
     nodes = fleet.resources()
     try:
-        resources = trial_resources(job.device, nodes, job.accelerator)
+        there = nodes or [node.resources for node in fleet.known.values()]  # none is fit: how far the best is from it
+        resources = trial_resources(job.device, there, job.accelerator, job.space.gpus)
     except LookupError as fault:
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
     proposer.foresee(prospects_for(job.space, job.base, devices_of(nodes) if job.device == "cuda" else []))
-    budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values())
+    budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values(), job.devices)
     finals = Finals(
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
         trials_at_once(resources, nodes),
@@ -254,7 +255,7 @@ def worth_of(job: Job, trials: Iterable[TrialRecord]) -> Worth:
 
 def feasible_for(job: Job) -> Callable[[Recipe], bool]:
     """Whether a recipe makes sense for the job's base and engine, asked without weights."""
-    shape, engine = read_shape(job.base), traits_anywhere(job.device, job.space.engine)
+    shape, engine = read_shape(job.base), traits_anywhere(job.device, job.space.engine, job.space.gpus)
 
     def feasible(recipe: Recipe) -> bool:
         try:

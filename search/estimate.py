@@ -44,7 +44,7 @@ class Cost(BaseModel):
 
     rungs: tuple[RungCost, ...]
     again: int = Field(description="finalists measured once more in full")
-    hours: float | None = Field(None, description="of one GPU; None where no target is named")
+    hours: float | None = Field(None, description="of one GPU; None where no target is named, or several share a model")
 
 
 def expected_trials(trials: int, eta: float, rungs: int) -> list[float]:

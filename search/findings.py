@@ -65,7 +65,7 @@ def _mattered(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
 
 def _costs(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
     unit = "GPU" if job.device == "cuda" else "machine"
-    spent = costs_of(trials, job.space.price)
+    spent = costs_of(trials, job.space.price, job.devices)
     told = [
         f"{one.stage} {one.seconds:.0f} s in {one.times}" + (f" ({one.money:.2f})" if one.money is not None else "")
         for one in spent

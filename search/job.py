@@ -117,6 +117,11 @@ class Job(BaseModel):
             raise BadInput(f"{path} is not JSON: {fault}") from fault
 
     @property
+    def devices(self) -> int:
+        """How many a trial holds: GPUs, or one machine without any."""
+        return self.space.gpus if self.device == "cuda" else 1
+
+    @property
     def last_rung(self) -> int:
         return len(self.space.rungs) - 1
 

@@ -11,7 +11,7 @@ from typing import Any
 from cluster.fleet import Fleet
 from cluster.kinds import Kind, hardware, most_frequent
 from cluster.nodes import NodeReport, expected_like, look_here
-from cluster.resources import KIND, SHARE, find_device
+from cluster.resources import KIND, SHARE, find_device, trial_resources
 from evaluation.devices import TOLD, DeviceName
 from search.errors import RunFailed
 from search.job import Job
@@ -54,12 +54,12 @@ def start_ray(address: str | None, run: Path) -> None:
         raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault
 
 
-def hardware_of(address: str | None, target: DeviceName | None, run: Path) -> tuple[str, str]:
+def hardware_of(address: str | None, target: DeviceName | None, run: Path, gpus: int = 1) -> tuple[str, str]:
     """What a search is timed on: cuda or cpu, and Ray's name of the GPU to ask a cluster for.
 
     Of this machine where no cluster is meant. Of a mixed one the space's `target`, where a node has it, else what most
     nodes have; where no node has anything to give yet, GPUs, the `target` if there is one.
-    Raises `RunFailed` where the cluster cannot be joined.
+    Raises `RunFailed` where the cluster cannot be joined, or none of its nodes has `gpus`.
     """
     if cluster_address(address) is None:
         return find_device(), ""
@@ -72,7 +72,12 @@ def hardware_of(address: str | None, target: DeviceName | None, run: Path) -> tu
         ray.shutdown()
     if not any(node.get("GPU", 0) >= 1 or node.get("CPU", 0) >= 1 for node in nodes):  # an autoscaler's, or yet to join
         return "cuda", RAY_NAMES[target] if target is not None else ""
-    return hardware(nodes, [RAY_NAMES[target]] if target is not None else [])
+    device, kind = hardware(nodes, [RAY_NAMES[target]] if target is not None else [], gpus)
+    try:
+        trial_resources(device, nodes, kind, gpus)
+    except LookupError as fault:
+        raise RunFailed(f"the cluster at {cluster_address(address)} is too small: {fault}") from fault
+    return device, kind
 
 
 def fleet_for(
@@ -84,14 +89,14 @@ def fleet_for(
     """
     joined = cluster_address(address)
     if joined is None:
-        fleet = Fleet(None, job.device, say)
+        fleet = Fleet(None, job.device, say, gpus=job.space.gpus)
         fleet.settle()
         return fleet
     engine, measured_on = job.space.engine, {line["device"] for line in measured if line.get("device")}
     here = NodeReport.model_validate(look_here())
     own = _own_folders(job)
     expected = expected_like(here, engine, job.device).model_copy(update={"files": (*own, *read_by_trials(job))})
-    fleet = Fleet(expected, job.device, say)
+    fleet = Fleet(expected, job.device, say, gpus=job.space.gpus)
     say("looking at the cluster's nodes")
     fleet.settle()
     if not fleet.known:
@@ -144,9 +149,11 @@ def _await_a_node(fleet: Fleet, job: Job, say: Callable[[str], None]) -> None:
     """Ask for one, and wait until it has come and was looked at, `WAIT` seconds at most."""
     from cluster.demand import Demand
 
-    what = f"a GPU{f' ({job.accelerator})' if job.accelerator else ''}" if job.device == "cuda" else "a CPU to give"
+    gpus = job.space.gpus
+    number = "a GPU" if gpus == 1 else f"{gpus} GPUs"
+    what = f"{number}{f' ({job.accelerator})' if job.accelerator else ''}" if job.device == "cuda" else "a CPU to give"
     say(f"no node with {what} is there yet: waiting for one to join, or for the autoscaler to start it")
-    takes = {"CPU": 1.0} | ({"GPU": 1.0} if job.device == "cuda" else {})
+    takes = {"CPU": float(gpus)} | ({"GPU": float(gpus)} if job.device == "cuda" else {})
     demand = Demand(takes | ({KIND + job.accelerator: SHARE} if job.accelerator else {}), 1)
     deadline = time.monotonic() + WAIT
     try:

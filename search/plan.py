@@ -61,7 +61,7 @@ def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
     seeds = spec.seed_recipes()
     looked = look(dict.fromkeys([*seeds, *recipes] if sampled else recipes), folder, engine)
     original = description_of(folder)
-    device = device_of(spec.target) if spec.target is not None else None
+    device = device_of(spec.foretold) if spec.foretold is not None else None
     trials = min(spec.trials, len(looked.feasible)) if is_bounded(spec) and not sampled else spec.trials
     told: dict[str, Any] = {
         "engine": engine.name,
@@ -90,8 +90,8 @@ def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
 def engine_for(spec: Space) -> EngineTraits:
     """What the recipes will be served by: where a target is named, this engine on a GPU, whatever is at hand here."""
     if spec.target is None or find_device() != "cpu":
-        return traits(find_device(), spec.engine)
-    return traits_anywhere("cuda", spec.engine)
+        return traits(find_device(), spec.engine, spec.gpus)
+    return traits_anywhere("cuda", spec.engine, spec.gpus)
 
 
 def look(recipes: Iterable[Recipe], folder: Path, engine: EngineTraits) -> Looked:
@@ -119,7 +119,7 @@ def refusal(recipe: Recipe, shape: ModelShape, engine: EngineTraits) -> str | No
 def here(spec: Space, looked: Looked, shape: ModelShape, engine: EngineTraits) -> dict[str, Any] | None:
     """Where the plan is for a GPU and this machine has none: how many of the recipes would do here."""
     try:
-        mine = traits(find_device(), spec.engine)
+        mine = traits(find_device(), spec.engine, spec.gpus)
     except BadInput as fault:
         return {"engine": None, "feasible": 0, "why": str(fault)}
     if mine.name == engine.name:
@@ -141,8 +141,8 @@ def reasons(refused: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
 def predictions(spec: Space, looked: Looked, folder: Path, original: Description) -> dict[str, dict[str, Any]]:
     """By recipe: SpeedNorm on the space's target, and what the contest's server would say by its submissions."""
     found: list[dict[str, Any]] = [{} for _ in looked.feasible]
-    if spec.target is not None:
-        device = device_of(spec.target)
+    if spec.foretold is not None:
+        device = device_of(spec.foretold)
         speeds = {one: predict(one, original, CONTEST, device).speed_norm for one in set(looked.models)}
         for one, model in zip(found, looked.models, strict=True):
             one["speed_norm"] = speeds[model]

@@ -62,7 +62,7 @@ def _rungs(spec: Space, told: dict[str, Any]) -> Iterator[str]:
         )
     cost = told["cost"]
     if cost["hours"] is None:
-        yield "no hours told: the space names no target, by whose roofline they could be estimated"
+        yield f"no hours told: {_no_roofline(spec)}, by whose roofline they could be estimated"
     else:
         yield (
             f"estimated, not measured: {cost['hours']:.1f} hours of one {spec.target} for asking the contest's "
@@ -82,12 +82,19 @@ def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[
             f"{median(speeds):+.3f} in the middle"
         )
     else:
-        yield "no SpeedNorm told: the space names no target"
+        yield f"no SpeedNorm told: {_no_roofline(spec)}"
     orders = {"speed_norm": lambda one: -one["speed_norm"], "server": lambda one: -one["server"]["middle"]}
     for key, order in orders.items():
         best = sorted((name for name, one in predicted.items() if key in one), key=lambda name: order(predicted[name]))
         for name in best[:MOST]:
             yield from (f"{line}: {name}" for line in in_words(spec, {key: predicted[name][key]}))
+
+
+def _no_roofline(spec: Space) -> str:
+    """Why nothing is predicted."""
+    if spec.target is None:
+        return "the space names no target"
+    return f"trials take {spec.gpus} GPUs, and what is known is one {spec.target}"
 
 
 def _sizes(found: dict[str, Any]) -> Iterator[str]:

@@ -56,9 +56,9 @@ class Prospects:
 
 def prospects_for(space: Space, base: Path, at_hand: Collection[str | None]) -> Prospects | None:
     """Of the space's recipes where all devices `at_hand` are its target, of which alone the roofline is to be held."""
-    if space.target is None or space.thinking or set(at_hand) != {space.target}:
+    if space.foretold is None or space.thinking or set(at_hand) != {space.foretold}:
         return None
-    return Prospects(base, [space.target])
+    return Prospects(base, [space.foretold])
 
 
 def devices_of(nodes: Iterable[Mapping[str, Any]]) -> list[DeviceName]:

@@ -191,7 +191,8 @@ def _page(
 def where_of(job: Job, line: dict[str, Any]) -> str:
     """On what the figures were taken, and by which clock: numbers of different kinds are not compared."""
     clock = "processor seconds of the engine" if line["clock"] == "cpu" else "wall-clock seconds"
-    return f"base {job.base_name or job.base.name}; {line['engine']} on {line['device']}; time in {clock}"
+    share = f", {job.space.gpus} of which share a model" if job.devices > 1 else ""
+    return f"base {job.base_name or job.base.name}; {line['engine']} on {line['device']}{share}; time in {clock}"
 
 
 def _read(verification: Path) -> dict[str, Any]:

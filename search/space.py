@@ -90,10 +90,18 @@ class Space(BaseModel):
         3, ge=0, description="of the best, those measured again from nothing before one is the winner; 0: none"
     )
     target: DeviceName | None = Field(
-        None, description="the GPU that the model is meant for: its SpeedNorm there is predicted where none is at hand"
+        None,
+        description="the GPU that the model is meant for: its SpeedNorm there is predicted where none is at hand; not "
+        "where several share a model",
     )
     submissions: str | None = Field(
         None, description="CSV of recorded submissions: what the contest's server would say is read off them"
+    )
+    gpus: int = Field(
+        1,
+        ge=1,
+        description="GPUs of one node that a trial takes, for models that do not fit on one: vLLM serves them "
+        "tensor-parallel; without a GPU as many processes share a model",
     )
     price: float | None = Field(None, gt=0, description="what one GPU, or this machine, costs an hour, in your money")
     device_hours: float | None = Field(
@@ -176,6 +184,11 @@ class Space(BaseModel):
     @classmethod
     def _rising(cls, value: tuple[Rung, ...]) -> tuple[Rung, ...]:
         return check_rungs(value)
+
+    @property
+    def foretold(self) -> DeviceName | None:
+        """The target, where its roofline tells of trials: it knows nothing of what several GPUs say to one another."""
+        return self.target if self.gpus == 1 else None
 
     @property
     def knobs(self) -> list[Knob]:

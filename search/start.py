@@ -19,7 +19,7 @@ from evaluation.harnessed import differs, version_in
 from evaluation.nearness import check_comparable
 from evaluation.suite import Suite
 from search.bases import find_base
-from search.bench import environment_of, traits, traits_anywhere
+from search.bench import check_here, environment_of, traits, traits_anywhere
 from search.errors import BadInput, Misfit
 from search.forms import recipes_of, steps_of
 from search.home import Home
@@ -57,16 +57,18 @@ def new_job(
 ) -> Job:
     """A job whose run folder exists and holds run.json, timed on what the cluster at `address` has.
 
-    Raises `BadInput`, having left nothing behind, `RunFailed` where that cluster cannot be joined.
+    Raises `BadInput`, having left nothing behind, `RunFailed` where that cluster cannot be joined or is too small.
     """
     file = read_space(space)
     spec, folder = file.space, find_base(base)
     found = places(str(out), str(store) if store is not None else None)
-    device, accelerator = hardware_of(address, spec.target, found.run)
+    device, accelerator = hardware_of(address, spec.target, found.run, spec.gpus)
+    if cluster_address(address) is None:
+        check_here(device, spec.gpus)
     # a driver's machine that is not timed on needs no engine
     serves = traits if cluster_address(address) is None else traits_anywhere
     with file.told():
-        left_out = check_inputs(spec, folder, serves(device, spec.engine))
+        left_out = check_inputs(spec, folder, serves(device, spec.engine, spec.gpus))
     check_weights(folder)
     job = Job(
         base=folder,

@@ -81,8 +81,8 @@ def predicted_of(space: Space, recipe: Recipe, base: Path, device: str = "") -> 
     found: dict[str, Any] = {}
     if not (base / "config.json").is_file():
         return found
-    if space.target is not None and device_of(space.target).name.removeprefix("NVIDIA ") not in device:
-        found["speed_norm"] = speed_on(space.target, recipe, base).speed_norm
+    if space.foretold is not None and device_of(space.foretold).name.removeprefix("NVIDIA ") not in device:
+        found["speed_norm"] = speed_on(space.foretold, recipe, base).speed_norm
     if space.submissions is not None and Path(space.submissions).is_file():  # it lies with who began the run
         found["server"] = forecast(recipe, base, Path(space.submissions)).model_dump()
     return found

@@ -97,6 +97,8 @@ def test_what_a_cluster_times_on():
     head = {"CPU": 4.0}
     assert hardware([head, L4, A100, A100]) == ("cuda", "A100")
     assert hardware([head, L4, A100, A100], ["L4"]) == ("cuda", "L4")
+    assert hardware([head, L4, L4, A100], gpus=2) == ("cuda", "A100")
+    assert hardware([head, L4], gpus=2) == ("cuda", "L4")  # refused by who knows how many a trial takes
     assert hardware([head, {"CPU": 8.0, "GPU": 1.0}]) == ("cuda", "")
     assert hardware([head]) == ("cpu", "")
 
@@ -140,6 +142,15 @@ def test_a_node_counts_once_it_was_looked_at(cluster, here):
     cluster.nodes.clear()
     cluster.fleet.look()
     assert cluster.fleet.resources() == []
+
+
+def test_one_with_too_few_gpus_is_left_out_and_named(cluster, here):
+    cluster.nodes |= {"a": L4, "b": A100}
+    cluster.answers |= dict.fromkeys("ab", here.model_dump())
+    cluster.fleet.gpus = 2
+    cluster.fleet.settle()
+    assert (cluster.fleet.resources(), cluster.fleet.barred()) == ([A100], ["a"])
+    assert cluster.said == ["node a at ip-a is left out: it has 1 GPU, and a trial takes 2 (gpus)"]
 
 
 def test_one_that_is_late_is_left_out_until_it_answers(cluster, here):

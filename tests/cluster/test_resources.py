@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.doctor import examine
-from cluster.resources import find_device, trial_resources, trials_at_once
+from cluster.resources import find_device, here, trial_resources, trials_at_once
 
 
 def test_a_trial_owns_the_device_it_is_timed_on():
@@ -17,6 +17,42 @@ def test_how_many_trials_run_side_by_side():
     assert trials_at_once(trial_resources("cuda", nodes), nodes) == 5
     assert trials_at_once(trial_resources("cpu", [{"CPU": 2.0}]), [{"CPU": 2.0}]) == 1
     assert trials_at_once({"CPU": 8.0}, [{"CPU": 2.0}, {"CPU": 8.0}, {"CPU": 8.0}]) == 2
+
+
+def test_a_trial_may_take_several_gpus_of_one_node():
+    nodes = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 32.0, "GPU": 8.0}, {"CPU": 16.0, "GPU": 3.0}, {"CPU": 2.0}]
+    takes = trial_resources("cuda", nodes, gpus=2)
+    assert takes == {"CPU": 8.0, "GPU": 2.0}
+    assert trials_at_once(takes, nodes) == 5  # what one node has left over is no use to another's
+    kinds = [{"CPU": 8.0, "GPU": 8.0, "accelerator_type:A100": 1.0}, {"CPU": 64.0, "GPU": 2.0}]
+    assert trial_resources("cuda", kinds, "A100", 4) == {"CPU": 4.0, "GPU": 4.0, "accelerator_type:A100": 0.001}
+
+
+def test_on_processors_a_trial_takes_a_machine_whoever_shares_a_model():
+    assert trial_resources("cpu", [{"CPU": 2.0}, {"CPU": 8.0}], gpus=4) == {"CPU": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("device", "nodes", "kind", "said"),
+    [
+        ("cuda", [{"GPU": 2.0}, {"GPU": 1.0}], "", r"4 GPUs of one node \(gpus\), and the best has 2"),
+        ("cuda", [{"GPU": 8.0}, {"GPU": 1.0, "accelerator_type:L4": 1.0}], "L4", "4 GPUs of the kind L4 of one node"),
+        ("cpu", [{"CPU": 2.0}], "", r"4 processes share a model \(gpus\), each takes a CPU, and the best node has 2"),
+    ],
+)
+def test_where_no_node_has_as_many_the_best_is_told(device, nodes, kind, said):
+    with pytest.raises(LookupError, match=said):
+        trial_resources(device, nodes, kind, 4)
+
+
+def test_what_is_here_is_what_this_process_sees(monkeypatch):
+    monkeypatch.setattr("cluster.resources.gpu_present", lambda: True)
+    for shown, number in (("", 0.0), ("3", 1.0), ("0,5", 2.0), ("GPU-ab12,GPU-cd34,GPU-ef56", 3.0)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        assert here()["GPU"] == number
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert here()["GPU"] >= 1
+    assert here()["CPU"] >= 1
 
 
 def test_a_cluster_without_the_device_is_refused_not_waited_for():

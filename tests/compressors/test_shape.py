@@ -10,7 +10,7 @@ import pytest
 from compressors.shape import check_recipe, read_shape
 from compressors.step import EngineTraits, Infeasible
 from compressors.steps import parse_step
-from tests.shapes import SMALL
+from tests.shapes import EXAONE, SMALL
 
 
 @pytest.mark.parametrize("kind", ["exaone4", "llama", "qwen2", "qwen3"])
@@ -74,6 +74,57 @@ def test_refusals(recipe: list[dict[str, object]], reason: str) -> None:
     with pytest.raises(Infeasible, match=reason) as raised:
         check_recipe([parse_step(step) for step in recipe], SMALL, engine)
     assert "\n" not in str(raised.value)
+
+
+W4A16 = {"step": "quantize", "scheme": "W4A16"}
+BLOCKS = {"step": "quantize", "scheme": "FP8_BLOCK"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "recipe", "reason"),
+    [
+        (1, [], None),
+        (2, [], None),
+        (8, [{"step": "prune_ffn", "width": 1024}, W8A8], None),
+        (16, [], None),  # two GPUs share each KV head
+        (64, [], "the model: vLLM cannot spread it over 64 GPUs: 32 attention heads are no multiple of 64"),
+        (3, [], "32 attention heads are no multiple of 3"),
+        (4, [{"step": "prune_heads", "kv_heads": 4}], None),
+        (4, [{"step": "prune_heads", "kv_heads": 6}], "prune_heads: .* over 4 GPUs: 6 KV heads are no multiple of 4"),
+        (8, [{"step": "prune_heads", "kv_heads": 5}], "prune_heads: .* 20 attention heads are no multiple of 8"),
+        (8, [{"step": "prune_ffn", "width": 1152}, W4A16], "down_proj has 144 inputs on each of 8 GPUs"),
+        (8, [{"step": "prune_ffn", "width": 1152}, W4A16 | {"keep": [".*down_proj$"]}], None),
+        (32, [W4A16], "o_proj has 64 inputs on each of 32 GPUs"),
+        (32, [W4A16 | {"group_size": 64}], None),
+        (4, [BLOCKS], None),
+        (8, [BLOCKS], "k_proj has 2048 inputs and 64 outputs on each of 8 GPUs"),
+        (4, [{"step": "nf4"}], "spreads no model that bitsandbytes quantized over 4 GPUs"),
+        (4, [{"step": "trim_vocab"}], None),
+        (6, [{"step": "trim_vocab"}], "6 GPUs do not divide 64"),
+    ],
+)
+def test_what_several_gpus_cannot_share_is_refused(
+    gpus: int, recipe: list[dict[str, object]], reason: str | None
+) -> None:
+    engine = EngineTraits(
+        name="any", device="cuda", gpus=gpus, schemes=frozenset({"W8A8", "W4A16", "FP8_BLOCK"}),
+        features=frozenset({"nf4"}),
+    )  # fmt: skip
+    steps = [parse_step(step) for step in recipe]
+    if reason is None:
+        check_recipe(steps, EXAONE, engine)
+        return
+    with pytest.raises(Infeasible, match=reason) as raised:
+        check_recipe(steps, EXAONE, engine)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_embedding_is_filled_up_before_it_is_shared() -> None:
+    engine = EngineTraits(name="any", device="cuda", gpus=3, schemes=frozenset())
+    able = EXAONE.model_copy(update={"heads": 24, "kv_heads": 6, "ffn": 4608, "vocab": 3 * 64 - 5})
+    check_recipe([], able, engine)
+    with pytest.raises(Infeasible, match=r"the model: .* 256 rows of its embedding are no multiple of 3"):
+        check_recipe([], able.model_copy(update={"vocab": 193}), engine)
 
 
 def test_gptq_makes_no_fp8(engine: EngineTraits) -> None:

@@ -12,6 +12,14 @@ def finished(score):
     return Outcome(status="finished", rung=2, score=score)
 
 
+def test_a_trial_on_two_gpus_takes_two_device_hours_an_hour():
+    line = rung_line("t0", 0, 0.5, stages=[], measuring_seconds=1800.0)
+    for devices, over in ((1, ""), (2, "1.00 of 1 device hours are spent")):
+        budget = Budget(99, device_hours=1.0, devices=devices)
+        budget.spend(line)
+        assert budget.over() == over
+
+
 def test_trials_are_counted_as_they_begin():
     budget = Budget(2)
     assert budget.over() == ""

@@ -84,6 +84,8 @@ def test_costs_count_what_was_done_and_not_what_the_store_gave():
         ("quantize", 2, 6.0, pytest.approx(0.06)),
     ]
     assert costs_of(trials_of(lines).values(), None)[0].money is None
+    both = costs_of(trials_of(lines).values(), price=36.0, devices=2)[0]
+    assert (both.seconds, both.money) == (80.0, pytest.approx(0.8))
 
 
 def test_findings_are_told_once_there_is_a_full_measurement(tmp_path, space):

@@ -110,6 +110,34 @@ def test_speed_size_and_hours_are_estimated_where_a_target_is_named(written, wei
     assert rungs[0]["seconds"] == pytest.approx(rungs[1]["seconds"])  # half of the items each, and nothing is trained
 
 
+def test_nothing_is_predicted_of_several_gpus_and_what_they_cannot_share_is_told(written, weightless):
+    text = EVALUATION.replace("max_model_len: 1024", "max_model_len: 1024\ntarget: L4")
+    steps = "steps:\n  - step: prune_ffn\n    width: [256, 384, 448]\n"
+    told = plan(written(steps + text + "gpus: 4\n"), str(weightless))
+    assert (told["predicted"], told["cost"]["hours"]) == ({}, None)
+    assert "no SpeedNorm told: trials take 4 GPUs, and what is known is one L4" in told["text"]
+    assert len(told["feasible"]) == 3
+
+
+def test_a_base_that_gpus_cannot_share_is_refused_before_any_work(written, tmp_path, monkeypatch):
+    path = written(STEPS + EVALUATION + "gpus: 3\n")
+    monkeypatch.setattr("search.bench.here", lambda: {"CPU": 8.0, "GPU": 8.0})
+    before = everything_in(tmp_path)
+    for work in (lambda: plan(path, "tiny"), lambda: new_job(path, "tiny", tmp_path / "run")):
+        with pytest.raises(BadInput, match="the model: vLLM cannot spread it over 3 GPUs: 4 attention heads are no"):
+            work()
+    assert everything_in(tmp_path) == before
+
+
+def test_a_machine_with_fewer_gpus_than_a_trial_takes_is_told(written, tmp_path, monkeypatch):
+    path = written(STEPS + EVALUATION + "gpus: 2\n")
+    monkeypatch.setattr("search.start.hardware_of", lambda *_: ("cuda", ""))
+    monkeypatch.setattr("search.bench.here", lambda: {"CPU": 8.0, "GPU": 1.0})
+    with pytest.raises(BadInput, match=r"^this machine is too small: a trial takes 2 GPUs of one node .* best has 1$"):
+        new_job(path, "tiny", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_and_finalists_are_part_of_the_hours():
     from evaluation.roofline_table import EXAONE
     from search.target import device_of

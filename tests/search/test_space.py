@@ -119,6 +119,18 @@ def test_a_run_begun_before_spaces_had_a_training_seed_goes_on_with_that_of_its_
     assert Job.load(tmp_path).space.training_seed == 3
 
 
+def test_a_run_begun_before_trials_took_several_gpus_takes_one(space, tmp_path):
+    job = Job(base=tmp_path, base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cuda", trials=3)
+    job.save()
+    (tmp_path / "ledger.jsonl").touch()
+    content = json.loads((tmp_path / "run.json").read_text())
+    del content["space"]["gpus"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert Job.load(tmp_path) == job
+    assert job.devices == 1
+    assert job.model_copy(update={"space": space.model_copy(update={"gpus": 4})}).devices == 4
+
+
 @pytest.mark.parametrize(
     ("range_", "said"),
     [

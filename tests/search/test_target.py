@@ -10,6 +10,7 @@ from evaluation.reference import MODEL
 from evaluation.roofline_table import EXAONE
 from evaluation.submissions import COLUMNS
 from search.errors import BadInput
+from search.prospects import prospects_for
 from search.recipe import Recipe
 from search.space_file import load_space
 from search.target import as_submission, check_submissions, described, forecast, in_words, predicted_of, speed_on
@@ -118,6 +119,12 @@ def test_nothing_is_predicted_where_nothing_is_asked(base, space, submissions):
     ]  # fmt: skip
     # on the target itself speed is measured
     assert "speed_norm" not in predicted_of(meant, one, base, device="NVIDIA L4")
+
+
+def test_one_gpus_roofline_tells_nothing_of_several(base, space):
+    shared = space.model_copy(update={"target": "L4", "gpus": 2})
+    assert predicted_of(shared, recipe(W8A8), base) == {}
+    assert prospects_for(shared, base, ["L4"]) is None
 
 
 def test_a_file_of_too_few_submissions_is_refused(base, tmp_path):
