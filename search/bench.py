@@ -13,33 +13,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.engines import CONTEST_VERSIONS, EngineEnvironment, EngineName, find_engine
-from cluster.resources import find_device, here, trial_resources
 from cluster.storage import Remote
 from compressors.artifact import Artifact, base_artifact
 from compressors.build import Stage, build
 from compressors.data import load_conversations
 from compressors.files import model_files
 from compressors.shape import check_recipe, read_shape
-from compressors.step import Conversations, EngineTraits, say_nothing
+from compressors.step import Conversations, say_nothing
 from evaluation.answers import AnswerStore
 from evaluation.devices import DeviceName, known_device
 from evaluation.engine import Engine
 from evaluation.judge import Judge
 from evaluation.measure import Measurer
 from evaluation.measurement import Measurement
-from evaluation.protocol import EngineFault, EngineSettings
+from evaluation.protocol import EngineFault
 from evaluation.record import Subject
 from evaluation.score import Score, near, score
-from evaluation.serves import installed, row
 from evaluation.suite import Suite
 from search.advice import advice_of
-from search.errors import BadInput
 from search.finals import ANSWERS_AGAIN
 from search.forms import steps_of
 from search.job import Job
 from search.recipe import Recipe
 from search.self_data import self_written
+from search.serving import engine_settings, traits
 from search.space import SELF, Space
 from search.stores import open_store
 from search.target import device_of, speed_on
@@ -243,74 +240,6 @@ class Bench:
 def furthest(space: Space) -> int:
     """The most tokens that any recipe of `space` trains."""
     return max((int(getattr(step, step.continues)) for step in steps_of(space) if step.continues), default=0)
-
-
-def engine_settings(
-    device: str | None = None, max_model_len: int = 4096, engine: EngineName = "own", gpus: int = 1
-) -> EngineSettings:
-    """An engine on this machine. Raises `BadInput` where its environment is not installed, or `gpus` are not there.
-
-    A CPU is shared with Ray and with whoever else works there: count the seconds the engine computed, not the wall's.
-    """
-    device = device or find_device()
-    environment = environment_of(engine)
-    check_here(device, gpus)
-    return EngineSettings(
-        device=device,
-        clock="cpu" if device == "cpu" else "wall",
-        sleeps=device == "cuda",
-        python=environment.python,
-        versions=dict(environment.versions),
-        max_model_len=max_model_len,
-        tensor_parallel_size=gpus,
-    )
-
-
-def check_here(device: str, gpus: int) -> None:
-    """Raise `BadInput` where a model cannot be shared by `gpus` of this machine."""
-    try:
-        if gpus > 1:
-            trial_resources(device, [here()], gpus=gpus)
-    except LookupError as fault:
-        raise BadInput(f"this machine is too small: {fault}") from fault
-
-
-def environment_of(engine: EngineName) -> EngineEnvironment:
-    """As `find_engine`; raises `BadInput`."""
-    try:
-        return find_engine(engine)
-    except LookupError as fault:
-        raise BadInput(str(fault)) from fault
-
-
-def traits(device: str, engine: EngineName = "own", gpus: int = 1) -> EngineTraits:
-    """What an engine serves on `device`, `gpus` of which share a model.
-
-    Raises `BadInput` for an engine of which nothing is known, or where none is installed.
-    """
-    environment_of(engine)
-    return traits_anywhere(device, engine, gpus)
-
-
-def traits_anywhere(device: str, engine: EngineName, gpus: int = 1) -> EngineTraits:
-    """What an engine serves on `device`, be it installed here or on other machines alone. Raises as `traits` does."""
-    try:
-        return served_by(CONTEST_VERSIONS["vllm"] if engine == "contest" else installed(), device, gpus)
-    except LookupError as fault:
-        raise BadInput(str(fault)) from fault
-
-
-def served_by(version: str, device: str, gpus: int = 1) -> EngineTraits:
-    """What vLLM `version` serves on `device`. Raises `LookupError` for one of which nothing is known."""
-    serves = row(version, device)
-    return EngineTraits(
-        name=f"vLLM {version} on {device}",
-        device=device,
-        gpus=gpus,
-        schemes=serves.schemes,
-        features=serves.features,
-        lacking=serves.lacking,
-    )
 
 
 def size_of(artifact: Artifact) -> int:

@@ -17,7 +17,6 @@ from cluster.fleet import Fleet
 from cluster.resources import trial_resources, trials_at_once
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
-from search.bench import traits_anywhere
 from search.errors import RunFailed
 from search.finals import Finals
 from search.job import Job
@@ -27,6 +26,7 @@ from search.lock import driving
 from search.pace import Pace
 from search.prospects import devices_of, prospects_for
 from search.recipe import Recipe
+from search.serving import traits_anywhere
 from search.wandb_log import WandbLog
 from search.watch import Watch
 from search.worth import Worth

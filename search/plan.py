@@ -17,13 +17,13 @@ from evaluation.description import Description, description_of
 from evaluation.roofline import predict
 from evaluation.workload import CONTEST
 from search.bases import find_base
-from search.bench import traits, traits_anywhere
 from search.errors import BadInput
 from search.estimate import cost_of
 from search.forms import count_of, is_bounded, recipes_of
 from search.plan_store import hits
 from search.plan_text import lines_of
 from search.recipe import Recipe
+from search.serving import traits, traits_anywhere
 from search.space import Space
 from search.space_file import read_space
 from search.start import check_inputs

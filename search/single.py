@@ -20,9 +20,9 @@ from compressors.step import Conversations, Infeasible, StepFault
 from compressors.store import Store
 from compressors.tokens import KEPT
 from search.bases import find_base
-from search.bench import traits
 from search.errors import BadInput, RunFailed
 from search.recipe import Recipe
+from search.serving import traits
 from search.space_file import REFERENCE, resolve_path
 from search.start import check_base, check_weights
 

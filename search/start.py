@@ -19,7 +19,6 @@ from evaluation.harnessed import differs, version_in
 from evaluation.nearness import check_comparable
 from evaluation.suite import Suite
 from search.bases import find_base
-from search.bench import check_here, environment_of, traits, traits_anywhere
 from search.errors import BadInput, Misfit
 from search.forms import recipes_of, steps_of
 from search.home import Home
@@ -28,6 +27,7 @@ from search.joining import cluster_address, hardware_of
 from search.ledger import Ledger
 from search.lengths import check_lengths
 from search.places import make, places
+from search.serving import check_here, environment_of, traits, traits_anywhere
 from search.space import SELF, Space
 from search.space_file import read_space
 from search.target import check_submissions

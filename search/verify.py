@@ -26,11 +26,12 @@ from evaluation.health import look
 from evaluation.judge import JudgeFault
 from evaluation.measurement import Measurement
 from evaluation.protocol import EngineFault
-from search.bench import Bench, base_of, engine_settings
+from search.bench import Bench, base_of
 from search.errors import BadInput, RunFailed
 from search.export import artifact_folder, file_hash, store_of
 from search.job import Job
 from search.ledger import Ledger, ranked, trials_of
+from search.serving import engine_settings
 from search.start import check_suite
 from search.unpack import BadSubmission, unpack
 

@@ -30,7 +30,7 @@ def set_aside():
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
     from evaluation.engine import Engine
-    from search.bench import engine_settings
+    from search.serving import engine_settings
 
     settings = engine_settings(max_model_len=2048).model_copy(update={"max_logprobs": 512})
     with Engine(settings, tmp_path_factory.mktemp("engine") / "engine.log") as started:

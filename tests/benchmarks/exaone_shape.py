@@ -28,8 +28,8 @@ from compressors.store import Store
 from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine
 from evaluation.protocol import EngineFault, EngineSettings
-from search.bench import traits
 from search.recipe import Recipe
+from search.serving import traits
 from search.space_file import load_space
 
 PRESETS = "reproduce,lanes,factorial,outlook"

@@ -16,7 +16,7 @@ from evaluation.benchmarks.harness_task import HarnessTask
 from evaluation.benchmarks.likelihood import ByLikelihood
 from evaluation.engine import Engine
 from evaluation.reference import ITEMS, MODEL
-from search.bench import engine_settings
+from search.serving import engine_settings
 from tests.evaluation.test_harness import gpqa, ifeval, mmlu, written
 from tests.evaluation.test_likelihood import by_transformers
 

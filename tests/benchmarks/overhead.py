@@ -26,7 +26,7 @@ from evaluation.protocol import EngineSettings
 from evaluation.record import Subject
 from evaluation.suite import Suite
 from search.bases import find_base
-from search.bench import engine_settings
+from search.serving import engine_settings
 from search.space_file import load_space
 
 BARE = Path(__file__).with_name("bare_generate.py")

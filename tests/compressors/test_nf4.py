@@ -14,7 +14,7 @@ from compressors.quantize import Quantize
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Conversations, EngineTraits, Infeasible, StepFault
 from compressors.store import Store
-from search.bench import served_by
+from search.serving import served_by
 from tests.compressors.test_quantize import tensors_of
 
 

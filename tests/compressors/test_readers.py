@@ -23,7 +23,7 @@ from evaluation.benchmarks.base import Decoding
 from evaluation.engine import Engine
 from evaluation.health import ModelFault, look
 from evaluation.protocol import EngineFault
-from search.bench import engine_settings
+from search.serving import engine_settings
 from tests.compressors import logits_elsewhere
 from tests.compressors.conftest import VOCAB, make_rows
 from tests.compressors.test_schemes_served import make_wide

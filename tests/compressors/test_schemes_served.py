@@ -15,7 +15,7 @@ from compressors.shape import check_recipe, read_shape
 from compressors.store import Store
 from evaluation.engine import Engine
 from evaluation.serves import FEATURES, installed, row
-from search.bench import traits
+from search.serving import traits
 from tests.compressors.conftest import VOCAB, make_rows, make_tokenizer
 
 TEXT = "the red fox has seven lamps near the cold river"

@@ -38,7 +38,7 @@ class Mortal(Engine):
 
 @pytest.fixture(scope="module")
 def mortal(tmp_path_factory):
-    from search.bench import engine_settings
+    from search.serving import engine_settings
 
     with Mortal(engine_settings(max_model_len=512), tmp_path_factory.mktemp("engine") / "log") as started:
         yield started

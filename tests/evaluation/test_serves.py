@@ -7,7 +7,7 @@ from compressors.schemes import SCHEMES
 from compressors.shape import check_recipe
 from compressors.step import Infeasible
 from evaluation.serves import FEATURES, TABLE, installed, row
-from search.bench import served_by
+from search.serving import served_by
 from tests.shapes import EXAONE
 
 

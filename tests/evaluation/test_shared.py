@@ -8,7 +8,7 @@ from evaluation.engine import Engine
 from evaluation.processes import of_session, running
 from evaluation.protocol import EngineFault
 from evaluation.reference import MODEL
-from search.bench import engine_settings
+from search.serving import engine_settings
 
 pytestmark = pytest.mark.skipif(here()["CPU"] < 2, reason="each takes a core")
 

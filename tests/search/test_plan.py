@@ -121,7 +121,7 @@ def test_nothing_is_predicted_of_several_gpus_and_what_they_cannot_share_is_told
 
 def test_a_base_that_gpus_cannot_share_is_refused_before_any_work(written, tmp_path, monkeypatch):
     path = written(STEPS + EVALUATION + "gpus: 3\n")
-    monkeypatch.setattr("search.bench.here", lambda: {"CPU": 8.0, "GPU": 8.0})
+    monkeypatch.setattr("search.serving.here", lambda: {"CPU": 8.0, "GPU": 8.0})
     before = everything_in(tmp_path)
     for work in (lambda: plan(path, "tiny"), lambda: new_job(path, "tiny", tmp_path / "run")):
         with pytest.raises(BadInput, match="the model: vLLM cannot spread it over 3 GPUs: 4 attention heads are no"):
@@ -132,7 +132,7 @@ def test_a_base_that_gpus_cannot_share_is_refused_before_any_work(written, tmp_p
 def test_a_machine_with_fewer_gpus_than_a_trial_takes_is_told(written, tmp_path, monkeypatch):
     path = written(STEPS + EVALUATION + "gpus: 2\n")
     monkeypatch.setattr("search.start.hardware_of", lambda *_: ("cuda", ""))
-    monkeypatch.setattr("search.bench.here", lambda: {"CPU": 8.0, "GPU": 1.0})
+    monkeypatch.setattr("search.serving.here", lambda: {"CPU": 8.0, "GPU": 1.0})
     with pytest.raises(BadInput, match=r"^this machine is too small: a trial takes 2 GPUs of one node .* best has 1$"):
         new_job(path, "tiny", tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -12,8 +12,8 @@ from compressors.step import Infeasible
 from compressors.store import Store
 from evaluation.benchmarks.base import Decoding
 from evaluation.reference import CALIBRATION, MODEL
-from search.bench import traits
 from search.recipe import Recipe
+from search.serving import traits
 from search.space_file import PRESETS, load_space
 
 TOKENS = 2_000  # of training
