@@ -17,6 +17,8 @@ from search.errors import RunFailed
 from search.job import Job
 
 WAIT = 2400.0  # seconds for the first node: a cloud's machine has two environments to install before it joins
+STARTS = 3  # of a Ray of our own, on a machine that is too busy for it to start in Ray's time
+TOO_SLOW = "timed out during startup"  # what Ray says then
 RAY_NAMES: dict[DeviceName, str] = {"L4": "L4", "H100": "H100", "A100": "A100", "RTX 4090": "GeForce-RTX-4090"}
 
 
@@ -42,16 +44,20 @@ def start_ray(address: str | None, run: Path) -> None:
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     # "local": with no address at all Ray would join whatever cluster was started last on this machine
     where = {"address": address} if address else {"address": "local", "include_dashboard": False}
-    try:
-        ray.init(**where, **common)
-    except Exception as fault:  # a node that takes longer than 30 s to start is a bare Exception of Ray's
-        ray.shutdown()
-        words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
-        if address:
-            remedy = "start it, or give another --address; one with a token wants RAY_AUTH_MODE=token here, too"
-            raise RunFailed(f"no Ray cluster at {address} ({words}): {remedy}") from fault
-        remedy = "see that the machine has memory and processors to spare and that no other Ray hangs (`ray stop`)"
-        raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault
+    for left in reversed(range(1 if address else STARTS)):
+        try:
+            ray.init(**where, **common)
+            return
+        except Exception as fault:  # a node that takes longer than 30 s to start is a bare Exception of Ray's
+            ray.shutdown()
+            if left and TOO_SLOW in str(fault):
+                continue
+            words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
+            if address:
+                remedy = "start it, or give another --address; one with a token wants RAY_AUTH_MODE=token here, too"
+                raise RunFailed(f"no Ray cluster at {address} ({words}): {remedy}") from fault
+            remedy = "see that the machine has memory and processors to spare and that no other Ray hangs (`ray stop`)"
+            raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault
 
 
 def hardware_of(address: str | None, target: DeviceName | None, run: Path, gpus: int = 1) -> tuple[str, str]:

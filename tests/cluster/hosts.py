@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from tests.cluster.own import ROOT, free_ports
 
 BIN = Path(sys.executable).parent
 AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
+STARTED = "Ray runtime started"
 OUTSIDE = ("RAY_", "AWS_", "SQUEEZE_", "XDG_", "WANDB_")  # what of our environment no host has
 
 
@@ -75,13 +77,17 @@ class Host:
         )  # fmt: skip
 
     def join(self, head):
-        """Have room for one trial of that head's cluster; it may take a while."""
-        self.start_ray(f"--address={head.cluster}", "--num-cpus=1")
+        """Have room for one trial of that head's cluster."""
+        self.wait(lambda: self.start_ray(f"--address={head.cluster}", "--num-cpus=1"))
 
-    def wait(self):
-        """Until its Ray answers."""
-        log = self.started[0].log
-        wait_for(lambda: "Ray runtime started" in log.read_text(), self.said, 120)
+    def wait(self, begin):
+        """Until the Ray that `begin` starts answers; it gives up by itself on a machine that is busy."""
+        for _ in range(4):
+            process = begin()
+            wait_for(partial(began_or_ended, process), self.said, 120, 0.2)
+            if process.poll() is None:
+                return
+        raise AssertionError(self.said())
 
     def below(self):
         """Everything that was started here and is there yet, whatever session it made for itself; parents first."""
@@ -142,12 +148,12 @@ class Hosts:
         host = self.add(name)
         port = free_ports(1)[0]
         host.cluster = f"{host.address}:{port}"
-        host.start_ray("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
-        host.wait()
+        words = ("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+        host.wait(lambda: host.start_ray(*words))
         return host
 
     def node(self, name, head):
-        """A machine that joins `head`."""
+        """A machine that joins `head`, and has when this returns."""
         host = self.add(name)
         host.join(head)
         return host
@@ -166,6 +172,10 @@ def hosts(storage, network):
     finally:
         begun.end()
         shutil.rmtree(place, ignore_errors=True)
+
+
+def began_or_ended(process):
+    return STARTED in process.log.read_text() or process.poll() is not None
 
 
 def wait_for(condition, told, seconds=300, pause=0.02):

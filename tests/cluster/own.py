@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCHERS = ROOT / "cluster" / "launchers"
 PORTS = ("dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
          "runtime-env-agent-port", "node-manager-port", "object-manager-port", "ray-client-server-port")  # fmt: skip
+NO_AGENT = "No available agent to submit job, please try again later"
 SECRET = secrets.token_hex(8)
 
 
@@ -28,6 +29,11 @@ def free_ports(count):
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def heed_interrupts():
+    """A shell has what it runs in the background ignore them, and all that this starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Cluster:
@@ -54,6 +60,7 @@ class Cluster:
              f"--temp-dir={self.temp}", "--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000",
              *named, *words],
             env=self.environment() | variables, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
 
     def environment(self, token=True):
@@ -63,11 +70,17 @@ class Cluster:
         return outside | chosen | ({"RAY_AUTH_TOKEN_PATH": str(self.token_file)} if token else {})
 
     def asked(self, *words, token=True, **given):
+        """What `ray job` answers; told again where its agents, which come after its head, are not there yet."""
         more = {"RAY_AUTH_MODE": "token"} if token else {}
-        return subprocess.run(
-            ["ray", "job", words[0], "--address", self.dashboard, *words[1:]], env=self.environment(token) | more,
-            capture_output=True, text=True, timeout=400, check=False, **given,
-        )  # fmt: skip
+        until = time.monotonic() + 120
+        while True:
+            done = subprocess.run(
+                ["ray", "job", words[0], "--address", self.dashboard, *words[1:]], env=self.environment(token) | more,
+                capture_output=True, text=True, timeout=400, check=False, **given,
+            )  # fmt: skip
+            if NO_AGENT not in done.stderr or time.monotonic() > until:
+                return done
+            time.sleep(1)
 
     def status(self, path, headers=None):
         try:
