@@ -35,7 +35,8 @@ class Node:
     report: NodeReport | None = None
     lacks: list[str] = field(default_factory=list)
     kind: Kind | None = None
-    pause: float = AGAIN
+    small: bool = False  # it cannot hold even one trial
+    pause: float = field(default_factory=lambda: AGAIN)
     again: float = float("inf")  # when it is asked again
 
     @property
@@ -90,7 +91,8 @@ class Fleet:
     def untold(self) -> list[str]:
         """Ids of those of which there is no report: they were not asked yet, or could not tell."""
         self._count()
-        return [node.id for node in self.known.values() if self.expected is not None and node.report is None]
+        known = self.known.values() if self.expected is not None else ()
+        return [node.id for node in known if node.report is None and not node.small]
 
     def settle(self) -> None:
         """Look at all nodes that are there, and wait for what they say."""
@@ -137,7 +139,7 @@ class Fleet:
                 continue
             node = self.known[name] = Node(name, one["NodeManagerAddress"], one["Resources"])
             if why := self._too_few(node):
-                node.lacks = [why]  # for good: a node keeps what Ray counts on it
+                node.lacks, node.small = [why], True  # for good: a node keeps what Ray counts on it
             else:
                 self._ask(node)
         for node in self.known.values():
@@ -153,11 +155,12 @@ class Fleet:
             node.answer = ask(node.id, self.expected.engine, self.expected.files)
 
     def _judge(self, node: Node, lacks: list[str]) -> None:
+        if lacks != node.lacks:
+            self._told.discard(node.id)
         if lacks:
             node.again = time.monotonic() + node.pause
             node.pause = min(2 * node.pause, LONGEST)
         elif node.lacks:
-            self._told.discard(node.id)
             self.say(f"{node} is fit now")
         node.lacks = lacks
 

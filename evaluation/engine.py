@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Decoding
-from evaluation.processes import PATIENCE, await_released, end_session, said_of
+from evaluation.processes import PATIENCE, await_released, end_session, of_session, on_device, said_of
 from evaluation.protocol import (
     Answer,
     EngineFault,
@@ -189,8 +189,16 @@ class Engine:
     def unload(self) -> None:
         """Give the model's memory back and keep the process."""
         if self.loaded is not None:
+            ranks = self._ranks()
             self._ask("unload", self.settings.load_timeout)
             self.loaded = None
+            await_released(ranks, self.settings.device)  # vLLM kills those that take long to end, and waits for none
+
+    def _ranks(self) -> set[int]:
+        """Processes that hold a part each of a model that several GPUs share."""
+        if self._process is None or self.settings.device == "cpu" or self.settings.tensor_parallel_size == 1:
+            return set()
+        return on_device(of_session(self._process.pid) - {self._process.pid})
 
     def close(self) -> None:
         """Kill the process and all it started; returns once they are gone."""

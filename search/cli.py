@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,8 @@ from typer.exceptions import TyperException
 from cluster.engines import EngineName
 from cluster.storage import StorageFault, is_uri
 from search.errors import BadInput, RunFailed
+
+OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the command of a job
 
 app = typer.Typer(
     help="Find the best compressed version of a language model: search, score with a real vLLM, hand over.",
@@ -228,6 +231,9 @@ def main() -> None:
     # Threads that spin at barriers steal the cores they wait for; read by OpenMP when torch is loaded, here and in
     # the workers that Ray starts from here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Interrupting is how `ray job stop` asks; a head begun in a shell's background has its jobs ignore it.
+    if OF_A_JOB in os.environ and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
     except BadInput as fault:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +31,6 @@ from search.wandb_log import WandbLog
 from search.watch import Watch
 from search.worth import Worth
 
-OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the command of a job
 MOST_ASKED = 64  # nodes that a search asks an autoscaler for: how many it starts is the cluster's own limit
 
 
@@ -228,7 +226,6 @@ def _judged(
 def _terminated_as_interrupted(run: str) -> Iterator[None]:
     """SIGTERM ends Tune's loop as SIGINT does; Ray's own handler would print its C++ stack and end the process.
 
-    SIGINT is how `ray job stop` asks: a head that was started in a shell's background has its jobs ignore it.
     Where the whole process group was told to end, Ray's processes go first, and calls to them fail on the way out.
     """
     asked = []
@@ -238,8 +235,6 @@ def _terminated_as_interrupted(run: str) -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, end)
-    if OF_A_JOB in os.environ and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     except Exception as fault:

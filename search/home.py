@@ -59,13 +59,17 @@ class Home:
     def begin(self) -> None:
         """Send run.json and a ledger without lines: from now on a missing ledger is a loss, not a beginning.
 
-        Raises `BadInput` where another search began there at the same time: the last one has it.
+        Raises `BadInput` where another search began there since this one looked: of two at the same time the last one
+        has it.
         """
+        taken = BadInput(f"another search began at {self.uri} at the same time: give another --out")
+        if self.files.read(RUN) is not None:
+            raise taken
         self.files.write(part_name(0), b"")
         self.files.send(self.folder / RUN, RUN)
         time.sleep(SETTLES)
         if self.files.read(RUN) != (self.folder / RUN).read_bytes():
-            raise BadInput(f"another search began at {self.uri} at the same time: give another --out")
+            raise taken
 
     def taken(self) -> bool:
         """Whether something lies there already."""

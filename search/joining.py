@@ -11,7 +11,7 @@ from typing import Any
 from cluster.fleet import Fleet
 from cluster.kinds import Kind, hardware, most_frequent
 from cluster.nodes import NodeReport, expected_like, look_here
-from cluster.resources import KIND, SHARE, find_device, trial_resources
+from cluster.resources import KIND, SHARE, find_device
 from evaluation.devices import TOLD, DeviceName
 from search.errors import RunFailed
 from search.job import Job
@@ -65,7 +65,7 @@ def hardware_of(address: str | None, target: DeviceName | None, run: Path, gpus:
 
     Of this machine where no cluster is meant. Of a mixed one the space's `target`, where a node has it, else what most
     nodes have; where no node has anything to give yet, GPUs, the `target` if there is one.
-    Raises `RunFailed` where the cluster cannot be joined, or none of its nodes has `gpus`.
+    Raises `RunFailed` where the cluster cannot be joined.
     """
     if cluster_address(address) is None:
         return find_device(), ""
@@ -78,12 +78,7 @@ def hardware_of(address: str | None, target: DeviceName | None, run: Path, gpus:
         ray.shutdown()
     if not any(node.get("GPU", 0) >= 1 or node.get("CPU", 0) >= 1 for node in nodes):  # an autoscaler's, or yet to join
         return "cuda", RAY_NAMES[target] if target is not None else ""
-    device, kind = hardware(nodes, [RAY_NAMES[target]] if target is not None else [], gpus)
-    try:
-        trial_resources(device, nodes, kind, gpus)
-    except LookupError as fault:
-        raise RunFailed(f"the cluster at {cluster_address(address)} is too small: {fault}") from fault
-    return device, kind
+    return hardware(nodes, [RAY_NAMES[target]] if target is not None else [], gpus)
 
 
 def fleet_for(
@@ -105,7 +100,7 @@ def fleet_for(
     fleet = Fleet(expected, job.device, say, gpus=job.space.gpus)
     say("looking at the cluster's nodes")
     fleet.settle()
-    if not fleet.known:
+    if all(node.small for node in fleet.known.values()):  # an autoscaler may have larger ones to start
         _await_a_node(fleet, job, say)
     _refuse_if_unshared(fleet, own)
     kind = _chosen([node.kind for node in fleet.fit() if node.kind is not None], job, measured_on)

@@ -71,8 +71,11 @@ def machine() -> str:
 
     Names of hosts are no help, as many machines may have the same.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except FileNotFoundError:  # a laptop without Linux, which has no containers of its own either
+        return f"{platform.node()} {uuid.getnode()}"
 
 
 def _is_mine(files: Remote, mine: dict[str, Any]) -> bool:

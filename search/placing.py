@@ -29,18 +29,20 @@ NODE = "ray.io/node-id"  # a label that Ray gives every node
 
 
 class Misplaced(RayActorError):
-    """Raised by a worker whose node differs: its trial is run again elsewhere.
+    """Raised by a worker whose node differs, or does not reach what is kept elsewhere (`outage`): its trial is run
+    again on another one.
 
     Tune counts it against no trial, as it does where a node was taken away (`preempted`).
     """
 
-    def __init__(self, node: str, why: str) -> None:
+    def __init__(self, node: str, why: str, outage: bool = False) -> None:
         super().__init__(error_msg=f"node {node} does not fit: {why}", preempted=True)
         self.node = node
         self.why = why
+        self.outage = outage
 
     def __reduce__(self) -> Any:
-        return Misplaced, (self.node, self.why)
+        return Misplaced, (self.node, self.why, self.outage)
 
 
 class Where(PlacementGroupFactory):

@@ -41,7 +41,7 @@ class Trial(tune.Trainable):
 
     bench: Bench | None = None
     unfit = ""  # what differs on this node
-    outage: StorageFault | None = None  # where the base could not be fetched
+    outage = False  # whether that is that the base could not be fetched
 
     def setup(self, config: dict[str, Any], **given: Any) -> None:
         """`given`, by tune.with_parameters: `job`; `history`, the rungs finished in earlier sittings by trial; and
@@ -53,10 +53,8 @@ class Trial(tune.Trainable):
             try:
                 self.job = with_base(self.job, checked=given["expected"] is not None)
                 self.bench = Bench(self.job, self._note)
-            except BadInput as fault:  # another base at the same path, or none
-                self.unfit = str(fault)
-            except StorageFault as fault:
-                self.outage = fault
+            except (BadInput, StorageFault) as fault:  # another base at the same path, or none
+                self.unfit, self.outage = str(fault), isinstance(fault, StorageFault)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -72,10 +70,14 @@ class Trial(tune.Trainable):
         self.done_rungs = max(self.history.get(self.name, {0: {}}))
 
     def step(self) -> dict[str, Any]:
-        if self.outage is not None:  # told here and not in setup, whose faults Tune counts against the trial
-            raise self.outage
-        if self.bench is None:
-            raise Misplaced(ray.get_runtime_context().get_node_id(), self.unfit)
+        try:
+            return self._step()
+        except StorageFault as fault:  # nothing is known of the recipe
+            raise self._misplaced(str(fault), outage=True) from fault
+
+    def _step(self) -> dict[str, Any]:
+        if self.bench is None:  # told here and not in setup, whose faults Tune counts against the trial
+            raise self._misplaced(self.unfit, outage=self.outage)
         if self.again:
             line = measure_again(self.bench, self.job, self.name, self.recipe)
             self.done_rungs = self.job.last_rung + 1
@@ -88,7 +90,7 @@ class Trial(tune.Trainable):
             return self._end(INFEASIBLE, str(refusal), 0.0)
         except (StepFault, EngineFault, JudgeFault) as fault:
             return self._end(FAILED, f"{type(fault).__name__}: {fault}", 0.0)
-        except StorageFault:  # nothing is known of the recipe: Tune tries again, here or elsewhere
+        except StorageFault:
             raise
         except Exception as fault:  # a defect of ours or of a library: this trial ends, told in full; others go on
             self._keep_traceback()
@@ -120,6 +122,9 @@ class Trial(tune.Trainable):
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with path.open("a", encoding="utf-8") as out:
             out.write(f"{now} {platform.node()} {doing}\n")
+
+    def _misplaced(self, why: str, outage: bool) -> Misplaced:
+        return Misplaced(ray.get_runtime_context().get_node_id(), why, outage)
 
     def _end(self, status: str, reason: str, value: float) -> dict[str, Any]:
         return self._result(None, status, value) | {"reason": reason}

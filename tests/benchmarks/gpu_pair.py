@@ -2,8 +2,9 @@
 
 `squeeze search` as it is, real compression and real vLLM at the shape of the model in FOLDER (its config and tokenizer;
 weights are random, for time does not depend on them), once on each number of this machine's GPUs, with as many trials
-for each GPU. ROWS are conversations. A trial drops layers and quantizes, and is measured beside the base. What counts
-is the time from a search's first trial to its last, without the start of Ray; the whole of it is told, too.
+for each GPU: the same on each, told apart by how many rows layers are chosen on. ROWS are conversations. A trial drops
+layers and quantizes, and is measured beside the base. What counts is the time from a search's first trial to its last,
+without the start of Ray; the whole of it is told, too. Each search begins with empty caches of compiled kernels.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import typer
 from search.ledger import FINISHED, Ledger
 from tests.benchmarks.exaone_shape import random_model
 
+CACHES = ("VLLM_CACHE_ROOT", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 SPACE = """
 steps:
-  - {{step: drop_layers, count: {counts}, calibration_rows: 16}}
+  - {{step: drop_layers, count: {counts}, calibration_rows: {rows_of_each}}}
   - {{step: quantize, scheme: [W8A8], method: [rtn]}}
 evaluation: {{limit: {items}, benchmarks: {{kmmlu_redux: "reference:items/kmmlu_redux.jsonl"}}}}
 calibration: {rows}
@@ -38,13 +40,14 @@ max_model_len: 2048
 """
 
 
-def search(base: Path, rows: Path, run: Path, gpus: int, trials: int, items: int) -> tuple[float, float, int]:
+def search(base: Path, rows: Path, run: Path, gpus: int, each: int, items: int) -> tuple[float, float, int]:
     """Seconds from the first trial to the last, seconds of all, and trials that were measured to the end."""
-    counts = list(range(1, trials + 1))
+    given = {"counts": list(range(1, each + 1)), "rows_of_each": list(range(16, 16 + gpus)), "trials": each * gpus}
     space = run.with_suffix(".yaml")
-    space.write_text(SPACE.format(counts=counts, rows=rows, trials=trials, items=items), encoding="utf-8")
+    space.write_text(SPACE.format(**given, rows=rows, items=items), encoding="utf-8")
     words = ["search", str(space), "--base", str(base), "--out", str(run), "--no-verify"]
-    visible = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus))), "WANDB_MODE": "disabled"}
+    own = {name: str(run.with_suffix(".caches") / name) for name in CACHES}
+    visible = os.environ | own | {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus))), "WANDB_MODE": "disabled"}
     begin = time.monotonic()
     subprocess.run([sys.executable, "-m", "search.cli", *words], env=visible, check=True, stdout=sys.stderr)
     whole = time.monotonic() - begin
@@ -73,7 +76,7 @@ def main(
         random_model(folder, base)
         for count in map(int, gpus.split(",")):
             run = Path(scratch) / f"on-{count}"
-            span, whole, finished = search(base, rows, run, count, each * count, items)
+            span, whole, finished = search(base, rows, run, count, each, items)
             rate = 3600 * finished / span
             first = first or rate
             told = f"{rate:.1f} | {rate / first:.2f}"

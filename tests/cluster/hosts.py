@@ -46,7 +46,8 @@ class Host:
         self.environment = outside | hosts.storage | {
             "HOME": str(self.home), "TMPDIR": str(self.home), "SQUEEZE_CACHE": str(self.home / "cache"),
             "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "",
-            "WANDB_MODE": "disabled", "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0",
+            "WANDB_MODE": "disabled", "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_worker_niceness": "15",  # Ray gives up on nodes whose own processes start slowly beside trials
             "RAY_health_check_period_ms": "1000",
         }  # fmt: skip
         self.started = []

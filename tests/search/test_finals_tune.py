@@ -16,7 +16,6 @@ from search.errors import RunFailed
 from search.job import Job
 from search.ledger import Ledger, trials_of
 from search.recipe import Recipe
-from search.setbacks import OUTAGES
 from search.trial import Trial
 from tests.search.conftest import end_line, rung_line
 
@@ -164,15 +163,17 @@ def test_a_worker_that_dies_is_no_models_fault(job, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("trials", [4, 5], ids=["finals", "trials"])
-def test_while_its_place_is_out_of_reach_nobody_fails_and_a_resumed_search_goes_on(job, trials, capsys):
+def test_while_its_place_is_out_of_reach_nobody_fails_and_a_resumed_search_goes_on(job, trials, capsys, monkeypatch):
+    monkeypatch.setattr("search.setbacks.LASTS", 5.0)
+    monkeypatch.setattr("cluster.fleet.AGAIN", 2.0)  # the only node is left out for a while
     job = job.model_copy(update={"trials": trials})
     plan(job.run, "outage")
     with pytest.raises(RunFailed, match=r"s3://bucket cannot be used.*go on with `squeeze resume"):
         run(job)
     told, work = heard(job)
     assert told == []
-    assert work.count("worker") == OUTAGES
-    assert capsys.readouterr().err.count("was out of reach; it is tried again") == OUTAGES - 1
+    assert work.count("worker") > 1
+    assert "was out of reach; it is tried again" in capsys.readouterr().err
     assert not ray.is_initialized()
 
     plan(job.run)

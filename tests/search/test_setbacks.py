@@ -8,7 +8,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from cluster.storage import StorageFault
 from search.placing import Misplaced
-from search.setbacks import ALWAYS, NODES, OUTAGES, Setbacks, lost_its_node
+from search.setbacks import ALWAYS, LASTS, NODES, Setbacks, lost_its_node
 
 CLASS = "Trial"
 NODE_GONE = "The actor died because its node has died. Node Id: f00d"
@@ -62,9 +62,8 @@ def test_a_worker_goes_with_its_node_or_by_itself():
 
 def test_a_trial_goes_on_until_it_seems_to_end_its_nodes_itself(trial, lose):
     for _ in range(NODES - 1):
-        assert "goes on elsewhere" in lose(died(NODE_GONE))
         assert is_run_again_after(trial, counted=True)
-    lose(ActorUnavailableError("out of reach", b"0" * 16))
+        assert "goes on elsewhere" in lose(died(NODE_GONE))
     assert not is_run_again_after(trial, counted=True)
 
 
@@ -103,14 +102,26 @@ def test_one_that_began_where_it_cannot_be_measured_lost_nothing(trial, lose):
     assert is_run_again_after(trial, counted=True)
 
 
-def test_a_place_that_stays_out_of_reach_ends_the_search_and_no_trial(trial, lose):
-    outage = RayTaskError("step", "traceback", StorageFault("s3://bucket cannot be used")).as_instanceof_cause()
+def task(fault):
+    """As Ray hands on what a worker raised."""
+    return RayTaskError("step", "traceback", fault).as_instanceof_cause()
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [task(Misplaced("f00d", "s3://bucket is gone", outage=True)), task(OSError("s3://bucket is gone"))],
+    ids=["of the bench", "of Tune's restoring"],
+)
+def test_a_place_that_stays_out_of_reach_ends_the_search_and_no_trial(trial, lose, outage, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("search.setbacks.time.monotonic", lambda: now[0])
     for _ in range(3):
-        for _ in range(OUTAGES - 1):
-            assert "s3://bucket cannot be used" in lose(outage)
+        for _ in range(6):
+            assert "s3://bucket is gone" in lose(outage)
+            now[0] += LASTS / 6 - 1
         lose.setbacks.on_trial_result(0, [trial], trial, {})  # it was back
-    for _ in range(OUTAGES - 1):
-        lose(outage)
+    lose(outage)
+    now[0] += LASTS
     assert is_run_again_after(trial, counted=True)
-    with pytest.raises(StorageFault, match="cannot be used"):
+    with pytest.raises(StorageFault, match="s3://bucket is gone"):
         lose(outage)
