@@ -49,8 +49,9 @@ demo: setup ## a whole search on the reference model, to a verified submit.zip i
 	rm -rf runs/demo
 	$(BIN)/squeeze search demo --base tiny --out runs/demo
 
-test: setup contest ## all tests, two files at a time; needs no GPU, and no network once both environments are installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: setup contest ## all tests, two files at a time, those that need the machine alone last; needs no GPU, and no network once both environments are installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: setup ## style and types
 	$(BIN)/ruff format --check .

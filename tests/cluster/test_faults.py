@@ -16,7 +16,7 @@ from tests.cluster.network import network
 from tests.cluster.runs import Diary, KeptRun, Seen, asked_once, builds, rungs
 from tests.storage import s3_server
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(1500)]
 TRIALS, RUNGS, NODES = 4, 2, 4
 MOST = 2  # hosts that one trial loses: the fourth without a finished rung ends it
 SPACE = """
