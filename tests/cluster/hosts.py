@@ -6,6 +6,7 @@ another one's.
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,12 @@ import psutil
 from tests.cluster.own import ROOT, free_ports
 
 BIN = Path(sys.executable).parent
-AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
+PORTS = {  # of a node's agents: Ray's name of the file that tells it, and of the option
+    "dashboard_agent_listen_port": "dashboard-agent-listen-port",
+    "metrics_agent_port": "dashboard-agent-grpc-port",
+    "runtime_env_agent_port": "runtime-env-agent-port",
+    "metrics_export_port": "metrics-export-port",
+}
 STARTED = "Ray runtime started"
 OUTSIDE = ("RAY_", "AWS_", "SQUEEZE_", "XDG_", "WANDB_")  # what of our environment no host has
 
@@ -68,18 +74,29 @@ class Host:
         process = self.start(*words)
         return process.wait(seconds), process.log.read_text()
 
-    def start_ray(self, *words):
-        """Ports are given: a raylet that has to ask its agents for theirs gives up where they take long to start."""
-        ports = zip(AGENTS, free_ports(len(AGENTS)), strict=True)
+    def start_ray(self, *words, session=None):
+        """`session` is the name of the head's, where it joins one."""
+        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        node = secrets.token_hex(28)
+        if session:
+            self.tell_ports(self.disk / "ray" / session, node, ports)
         return self.start(
+            "env", f"RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}",
             BIN / "ray", "start", "--block", f"--node-ip-address={self.address}", f"--temp-dir={self.home / 'ray'}",
             "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats",
-            *(f"--{name}={port}" for name, port in ports), *words,
+            *(f"--{option}={ports[name]}" for name, option in PORTS.items()), *words,
         )  # fmt: skip
+
+    def tell_ports(self, folder, node, ports):
+        """As its agents do, once they run: a raylet gives up on those that take longer than 15 seconds to start."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, port in ports.items():
+            (folder / f"{name}_{node}").write_text(str(port))
 
     def join(self, head):
         """Have room for one trial of that head's cluster."""
-        self.wait(lambda: self.start_ray(f"--address={head.cluster}", "--num-cpus=1"))
+        session = next(head.disk.glob("ray/session_2*")).name
+        self.wait(lambda: self.start_ray(f"--address={head.cluster}", "--num-cpus=1", session=session))
 
     def wait(self, begin):
         """Until the Ray that `begin` starts answers; it gives up by itself on a machine that is busy."""
