@@ -321,6 +321,22 @@ def test_who_waits_for_a_place_gets_one_on_a_node_that_was_mended(cluster):
         ray.shutdown()
 
 
+def test_a_trial_of_two_gpus_waits_for_a_node_that_has_both(cluster, job, monkeypatch, capsys):
+    """Nodes of one are left out by name, and two of them are no substitute."""
+    shared = job.model_copy(update={"space": job.space.model_copy(update={"gpus": 2}), "trials": 1})
+    monkeypatch.setattr("search.joining.WAIT", 0.0)
+    with pytest.raises(RunFailed, match=r"it has 1 GPU, and a trial takes 2 \(gpus\)"):
+        run(shared, cluster.address, quiet=True)
+    large = started(cluster, num_cpus=1, num_gpus=2, resources={"accelerator_type:L4": 1})
+    try:
+        run(shared, cluster.address)
+    finally:
+        cluster.remove_node(large)
+    assert nodes_of(job) == {large.node_id}
+    assert ends_of(job) == ["finished"]
+    assert "is left out: it has 1 GPU, and a trial takes 2 (gpus)" in capsys.readouterr().err
+
+
 def test_what_tune_is_given_survives_its_pickling():
     where = Where({"CPU": 1.0, "GPU": 1.0, "accelerator_type:L4": 0.001}, "run")
     copy = pickle.loads(pickle.dumps(where))
