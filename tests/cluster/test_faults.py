@@ -144,6 +144,7 @@ class Search:
         self.faults.append(Fault(kind, trials, kept, builds(self.hosts.all), set(builds(lost)) - kept.built))
 
     def lose_the_head(self):
+        wait_for(lambda: any(Diary(host).now()[0] for host in self.nodes), self.told)
         lost = [self.head, *self.nodes]
         for host in lost:
             host.freeze()
