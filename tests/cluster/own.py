@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCHERS = ROOT / "cluster" / "launchers"
 PORTS = ("dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
          "runtime-env-agent-port", "node-manager-port", "object-manager-port", "ray-client-server-port")  # fmt: skip
-NO_AGENT = "No available agent to submit job, please try again later"
+BUSY = ("No available agent to submit job, please try again later", "Remote end closed connection without response")
 SECRET = secrets.token_hex(8)
 
 
@@ -70,7 +70,7 @@ class Cluster:
         return outside | chosen | ({"RAY_AUTH_TOKEN_PATH": str(self.token_file)} if token else {})
 
     def asked(self, *words, token=True, **given):
-        """What `ray job` answers; told again where its agents, which come after its head, are not there yet."""
+        """What `ray job` answers; asked again where its agents, which come after its head, are not there yet."""
         more = {"RAY_AUTH_MODE": "token"} if token else {}
         until = time.monotonic() + 120
         while True:
@@ -78,7 +78,7 @@ class Cluster:
                 ["ray", "job", words[0], "--address", self.dashboard, *words[1:]], env=self.environment(token) | more,
                 capture_output=True, text=True, timeout=400, check=False, **given,
             )  # fmt: skip
-            if NO_AGENT not in done.stderr or time.monotonic() > until:
+            if not any(words in done.stderr for words in BUSY) or time.monotonic() > until:
                 return done
             time.sleep(1)
 
