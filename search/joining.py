@@ -157,13 +157,15 @@ def _await_a_node(fleet: Fleet, job: Job, say: Callable[[str], None]) -> None:
     what = f"{number}{f' ({job.accelerator})' if job.accelerator else ''}" if job.device == "cuda" else "a CPU to give"
     say(f"no node with {what} is there yet: waiting for one to join, or for the autoscaler to start it")
     takes = {"CPU": float(gpus)} | ({"GPU": float(gpus)} if job.device == "cuda" else {})
-    demand = Demand(takes | ({KIND + job.accelerator: SHARE} if job.accelerator else {}), 1)
+    takes |= {KIND + job.accelerator: SHARE} if job.accelerator else {}
+    demand = Demand(takes, 1)
     deadline = time.monotonic() + WAIT
     try:
         while not fleet.fit() and time.monotonic() < deadline:
             time.sleep(1)
             fleet.look()
-            demand.look()
+            if not demand.look() and all(node.small for node in fleet.known.values()):
+                demand = Demand(takes, 1)  # the one that came was taken back before it was looked at
     finally:
         demand.close()
 
