@@ -57,7 +57,7 @@ def new_job(
 ) -> Job:
     """A job whose run folder exists and holds run.json, timed on what the cluster at `address` has.
 
-    Raises `BadInput`, having left nothing behind, `RunFailed` where that cluster cannot be joined or is too small.
+    Raises `BadInput`, having left nothing behind, `RunFailed` where that cluster cannot be joined.
     """
     file = read_space(space)
     spec, folder = file.space, find_base(base)

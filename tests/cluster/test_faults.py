@@ -154,7 +154,10 @@ class Search:
             host.kill()
 
     def go_on_elsewhere(self):
-        """On a new head that knows the run's place alone. The old one's word that it is at work has to run out."""
+        """On a new head that knows the run's place alone.
+
+        Hosts share a kernel, so the old driver is seen to be dead; on machines apart its word has to run out first.
+        """
         head = self.hosts.head("another")
         for number in range(2):
             self.hosts.node(f"late{number}", head)

@@ -21,7 +21,6 @@ from ray.tune import PlacementGroupFactory
 from ray.util.placement_group import placement_group_table
 
 from cluster.fleet import Fleet
-from cluster.kinds import Kind
 from cluster.nodes import expected_like
 from cluster.resources import trial_resources
 from compressors.artifact import base_artifact
@@ -30,7 +29,7 @@ from search.cli import doctor
 from search.driver import run
 from search.errors import RunFailed
 from search.job import Job
-from search.joining import _chosen, fleet_for, hardware_of, read_by_trials
+from search.joining import fleet_for, hardware_of, read_by_trials
 from search.ledger import Ledger
 from search.placing import Misplaced, Newcomers, Places, Where
 from search.start import new_job
@@ -219,20 +218,6 @@ def test_processors_are_timed_on_all_nodes_that_fit(cluster, job):
     assert len(fleet.fit()) == 2
 
 
-def test_whose_scores_are_compared_were_measured_on_one_kind(job):
-    """Ray has one name for GPUs that their drivers tell apart."""
-    small, large = (Kind("cuda", "A100", f"NVIDIA A100-SXM4-{size}GB") for size in (40, 80))
-    l4, cpu = Kind("cuda", "L4", "NVIDIA L4"), Kind("cpu", "", "a processor", 8.0)
-    job = job.model_copy(update={"accelerator": "A100"})
-    assert _chosen([small, large, small, l4, l4, l4], job, []) == small
-    assert _chosen([small, large, small], job, [large.name]) == large
-    assert _chosen([small, small], job, [large.name]) is None
-    targeted = job.model_copy(update={"space": job.space.model_copy(update={"target": "A100"})})
-    assert _chosen([small, large, small], targeted, []) == large  # the one that evaluation.devices knows
-    on_cpus = job.model_copy(update={"device": "cpu", "accelerator": ""})
-    assert _chosen([cpu], on_cpus, ["another processor"]) == cpu
-
-
 def test_a_submission_is_verified_on_a_node_of_the_kind_that_was_timed(cluster, job):
     """Which finds a run without a ledger here; the driver's machine is not asked."""
     told = _verify_where_timed(job.run / "submit.zip", job, cluster.address, quiet=True)
@@ -359,8 +344,3 @@ def test_a_node_without_a_file_that_trials_read_is_left_out(cluster, job, tmp_pa
     gone = job.model_copy(update={"base": tmp_path / "gone"})
     with pytest.raises(RunFailed, match=r"it does not see .*gone/config.json: bring it there"):
         run(gone, cluster.address, quiet=True)
-
-
-def test_what_lies_at_a_uri_needs_no_shared_folder(job):
-    there = job.model_copy(update={"home": "s3://b/run", "store_home": "s3://b/run/store"})
-    assert str(job.base / "config.json") not in read_by_trials(there)
