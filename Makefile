@@ -50,8 +50,8 @@ demo: setup ## a whole search on the reference model, to a verified submit.zip i
 	$(BIN)/squeeze search demo --base tiny --out runs/demo
 
 test: setup contest ## all tests, two files at a time, those that need the machine alone last; needs no GPU, and no network once both environments are installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	@beside=0; $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" || beside=1; \
+	$(BIN)/python -m pytest -m alone && exit $$beside
 
 lint: setup ## style and types
 	$(BIN)/ruff format --check .

@@ -5,11 +5,13 @@ The cloud is Ray's stand-in for one, whose nodes are further Rays on this machin
 
 import json
 
+import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config
 
 from tests.cluster.own import LAUNCHERS, own_cluster
 
+pytestmark = pytest.mark.alone
 HEAD = "f" * 51 + "00000"  # what the stand-in calls its head
 TRIAL = """
 import json, pathlib, tempfile, time, ray
@@ -39,7 +41,7 @@ print(json.dumps({"said": said, "before": before, "during": during, "after": gpu
 
 
 def as_on_aws(place, port):
-    """aws.yaml on the stand-in, where a node goes after three seconds of doing nothing."""
+    """aws.yaml on the stand-in, where a node goes after fifteen seconds of doing nothing."""
     config = prepare_config(yaml.safe_load((LAUNCHERS / "aws.yaml").read_text()))
     kinds = config["available_node_types"]
     kinds["ray.head.default"] = kinds.pop("head")
@@ -54,7 +56,7 @@ def as_on_aws(place, port):
         "head_node_id": HEAD,
         "gcs_address": f"127.0.0.1:{port}",
     }
-    config |= {"head_node_type": "ray.head.default", "file_mounts": {}, "idle_timeout_minutes": 0.05}
+    config |= {"head_node_type": "ray.head.default", "file_mounts": {}, "idle_timeout_minutes": 0.25}
     (place / "autoscaling.yaml").write_text(json.dumps(config))
     return [f"--autoscaling-config={place / 'autoscaling.yaml'}", "--num-cpus=0"]
 

@@ -16,7 +16,7 @@ from search.ledger import Ledger, trials_of
 from tests.cluster.own import ROOT, own_cluster
 from tests.storage import BUCKET, s3_server
 
-pytestmark = pytest.mark.timeout(900)  # engines start three times, beside whatever else is tested
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]
 RUN = f"s3://{BUCKET}/runs/first"
 SPACE = """
 steps:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.own import LAUNCHERS, ROOT, SECRET, own_cluster
 
+pytestmark = pytest.mark.alone
 TOLD = """
 import os, ray, search
 def told():
