@@ -22,11 +22,18 @@ CHUNK = 8 << 20  # bytes that are in memory at a time
 TRIES = 9  # of one file, a minute and a half in all: a store that is busy, a line that breaks
 WITH_KEYS = re.compile(r"^\w+://[^/?]*@|[?&]\w*(access_key|secret|password|token|sas)\w*=")
 
+# What S3 says of what no second try mends: a key or a bucket that is wrong, or rights that lack.
+FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+
 T = TypeVar("T")
 
 
 class StorageFault(RuntimeError):
     """The folder could not be reached, read or written: nothing is known of what it holds."""
+
+
+class BadPlace(StorageFault):
+    """The URI itself is wrong, whatever is there."""
 
 
 def is_uri(place: str) -> bool:
@@ -50,12 +57,12 @@ def mirror_of(uri: str) -> Path:
 class Remote:
     """The files below `uri`, named by their path from there. Pickles as that: each process has a connection of its own.
 
-    Every method raises `StorageFault` when the folder cannot be reached.
+    Every method raises `StorageFault` when the folder cannot be reached, `BadPlace` when there can be none.
     """
 
     def __init__(self, uri: str, tries: int = TRIES) -> None:
         if WITH_KEYS.search(uri):
-            raise StorageFault("the URI holds a key, and would be written down: give credentials in the environment")
+            raise BadPlace("the URI holds a key, and would be written down: give credentials in the environment")
         self.uri = uri
         self.tries = tries
 
@@ -107,7 +114,11 @@ class Remote:
     def _opened(self) -> tuple[Any, str]:
         from pyarrow.fs import FileSystem
 
-        return FileSystem.from_uri(self.uri)
+        try:
+            return FileSystem.from_uri(self.uri)
+        except (ValueError, ImportError) as fault:  # an unknown scheme, a part of the URI that its kind has not
+            told = f"{self.uri} is no place squeeze knows ({_line(fault)}): give s3://, gs:// or file://"
+            raise BadPlace(told) from fault
 
     def _at(self, name: str) -> tuple[Any, str]:
         files, root = self._opened
@@ -167,19 +178,30 @@ class Remote:
             files.delete_file(path)
 
     def _tried(self, work: Callable[[], T]) -> T:
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+        from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
+
+        def enough(state: RetryCallState) -> bool:
+            fault = state.outcome.exception() if state.outcome is not None else None
+            return state.attempt_number >= (min(2, self.tries) if _is_final(fault) else self.tries)
 
         patient = Retrying(
             retry=retry_if_exception_type(OSError),
-            stop=stop_after_attempt(self.tries),
+            stop=enough,
             wait=wait_exponential(multiplier=0.5, max=30),
             reraise=True,
         )
         try:
             return patient(work)
-        except (OSError, ValueError, ImportError) as fault:  # pyarrow calls an unknown scheme a ValueError
-            told = " ".join(str(fault).split())[:300]
+        except (OSError, ValueError) as fault:  # pyarrow's faults are one or the other
             raise StorageFault(
-                f"{self.uri} cannot be used ({told}): see that the folder is there, and that the environment holds "
-                "credentials which may read and write it"
+                f"{self.uri} cannot be used ({_line(fault)}): see that the folder is there, and that the environment "
+                "holds credentials which may read and write it"
             ) from fault
+
+
+def _is_final(fault: BaseException | None) -> bool:
+    return any(word in str(fault) for word in FINAL)
+
+
+def _line(fault: BaseException) -> str:
+    return " ".join(str(fault).split())[:300]

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cluster.engines import EngineName
-from cluster.storage import StorageFault, is_uri
+from cluster.storage import BadPlace, StorageFault, is_uri
 from search.errors import BadInput, RunFailed
 
 OF_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # what Ray sets for the command of a job
@@ -83,10 +83,12 @@ def resume(run: RunArg, address: AddressOpt = None, verify: VerifyOpt = True, as
 def status(run: RunArg, as_json: JsonOpt = False) -> None:
     """Say how far a search is."""
     from search.job import Job
-    from search.report import status_of
+    from search.report import status_of, who_works
     from search.stores import with_shape
 
-    told = status_of(with_shape(Job.load(run)))
+    job = with_shape(Job.load(run))
+    told = status_of(job)
+    told["text"] = "\n".join([told["text"], *who_works(job, told)])
     _print(told, as_json, told["text"])
 
 
@@ -236,7 +238,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
-    except BadInput as fault:
+    except (BadInput, BadPlace) as fault:
         _complain(str(fault), 2)
     except TyperException as fault:  # unknown commands and options, missing or malformed values
         if not fault.format_message():  # no command at all: the help was shown

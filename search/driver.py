@@ -15,6 +15,7 @@ from typing import Any
 from cluster.demand import Demand
 from cluster.fleet import Fleet
 from cluster.resources import trial_resources, trials_at_once
+from cluster.storage import StorageFault
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from search.errors import RunFailed
@@ -45,12 +46,21 @@ def run(job: Job, address: str | None = None, quiet: bool = False) -> list[Trial
             complete = _tune(job, Scribe(ledger, records, watch, wandb_log), records, address)
         finally:
             wandb_log.close()
+            _keep_offline(job, wandb_log, watch.say)
     trials = list(trials_of(ledger.read()).values())
     if not complete:
         raise RunFailed(f"interrupted; what was finished is kept: go on with `squeeze resume {job.place}`")
     if not trials:
         raise RunFailed(f"no trial came to an end; see {job.run / 'logs'}")
     return trials
+
+
+def _keep_offline(job: Job, wandb_log: WandbLog, say: Callable[[str], None]) -> None:
+    """W&B's files are where the run is kept, too: this machine may be gone tomorrow. A fault costs only them."""
+    try:
+        job.keep([str(path.relative_to(job.run)) for path in wandb_log.offline()])
+    except StorageFault as fault:
+        say(f"W&B's files stay in {wandb_log.folder}: {fault}")
 
 
 class Scribe:

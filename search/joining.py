@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +20,8 @@ from search.job import Job
 
 WAIT = 2400.0  # seconds for the first node: a cloud's machine has two environments to install before it joins
 STARTS = 3  # of a Ray of our own, on a machine that is too busy for it to start in Ray's time
+KNOCKS = 5.0  # seconds, at a port where nobody answers: Ray itself says nothing for 20, and heeds no interrupt
+THERE = "Start it, or give another --address; one with a token wants RAY_AUTH_MODE=token here, too"
 TOO_SLOW = "timed out during startup"  # what Ray says then
 RAY_NAMES: dict[DeviceName, str] = {"L4": "L4", "H100": "H100", "A100": "A100", "RTX 4090": "GeForce-RTX-4090"}
 
@@ -25,6 +29,22 @@ RAY_NAMES: dict[DeviceName, str] = {"L4": "L4", "H100": "H100", "A100": "A100", 
 def cluster_address(address: str | None) -> str | None:
     """Of the cluster that is meant; None for a Ray of our own on this machine."""
     return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def answers(address: str, seconds: float | None = None) -> bool:
+    """Whether something listens at HOST:PORT; of any other address Ray knows better."""
+    found = re.fullmatch(r"([\w.-]+):(\d{1,5})", address)
+    if found is None:
+        return True
+    until = time.monotonic() + (KNOCKS if seconds is None else seconds)
+    while True:
+        try:
+            socket.create_connection((found[1], int(found[2])), max(1.0, until - time.monotonic())).close()
+            return True
+        except (OSError, OverflowError):  # nobody there, no such host, no such port
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.2)
 
 
 def start_ray(address: str | None, run: Path) -> None:
@@ -46,6 +66,8 @@ def start_ray(address: str | None, run: Path) -> None:
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     # "local": with no address at all Ray would join whatever cluster was started last on this machine
     where = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    if address and not answers(address):
+        raise RunFailed(f"no Ray cluster at {address}: nothing answers there. {THERE}")
     for left in reversed(range(1 if address else STARTS)):
         try:
             ray.init(**where, **common)
@@ -56,8 +78,7 @@ def start_ray(address: str | None, run: Path) -> None:
                 continue
             words = f"{type(fault).__name__}: {' '.join(str(fault).split())[:200]}"
             if address:
-                remedy = "start it, or give another --address; one with a token wants RAY_AUTH_MODE=token here, too"
-                raise RunFailed(f"no Ray cluster at {address} ({words}): {remedy}") from fault
+                raise RunFailed(f"no Ray cluster at {address} ({words}). {THERE}") from fault
             remedy = "see that the machine has memory and processors to spare and that no other Ray hangs (`ray stop`)"
             raise RunFailed(f"Ray does not start here ({words}): {remedy}, then `squeeze resume {run}`") from fault
 
@@ -190,7 +211,11 @@ def _none_fit(fleet: Fleet, job: Job, measured_on: Collection[str], address: str
         found = ", ".join(sorted({str(node.kind) for node in fit}))
         return f"this run is timed on {wanted}, and the cluster at {address} has {found}: bring a node of that kind"
     if not fleet.known:
-        return f"no node of the cluster at {address} has a {'GPU' if job.device == 'cuda' else 'CPU'} to give"
+        return (
+            f"no node of the cluster at {address} has had a {'GPU' if job.device == 'cuda' else 'CPU'} to give for "
+            f"{WAIT / 60:.0f} minutes: see `ray status` there (a cloud's quota, its spot nodes), then go on with "
+            f"`squeeze resume {job.place}`"
+        )
     node = next(iter(fleet.known.values()))
     told = f"none of {len(fleet.known)} nodes of the cluster at {address} is fit; {node}: {'; '.join(node.lacks)}"
     return f"{told}. `squeeze doctor --address {address}` tells of all"

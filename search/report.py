@@ -11,6 +11,7 @@ from typing import Any
 
 from search.errors import RunFailed
 from search.findings import findings
+from search.home import VERDICT
 from search.job import Job
 from search.ledger import RUNNING, Ledger, TrialRecord, ranked, trials_of
 from search.lock import is_worked_on
@@ -93,6 +94,15 @@ def status_of(job: Job) -> dict[str, Any]:
     lines += [f"left out of perf: {name}, since {why}" for name, why in told["left_out"].items()]
     told["text"] = "\n".join(lines)
     return told
+
+
+def who_works(job: Job, told: dict[str, Any]) -> list[str]:
+    """Whether anybody does, in a line, where `status_of` does not tell and nothing was handed over and verified."""
+    if told["working"]:
+        return ["a driver is at work on it"]
+    if told["open"] or (job.run / VERDICT).exists():
+        return []
+    return [f"nobody is at work on it: `squeeze resume {job.place}` goes on with what is left to do"]
 
 
 def in_order(job: Job) -> list[TrialRecord]:

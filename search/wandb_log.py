@@ -52,6 +52,11 @@ class WandbLog:
         for run in list(self.runs.values()):
             self._guard(run.finish)
 
+    def offline(self) -> list[Path]:
+        """What `wandb sync` needs of runs that were not sent."""
+        found = (path for run in self.folder.glob("wandb/offline-run-*") for path in run.rglob("*"))
+        return sorted(path for path in found if path.is_file() and "logs" not in path.parts)
+
     def _run(self, trial: str, recipe: list[dict[str, Any]]) -> Any:
         import wandb
 

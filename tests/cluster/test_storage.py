@@ -5,7 +5,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cluster.storage import CACHE, Remote, StorageFault, is_uri, joined, mirror_of
+from cluster.storage import CACHE, BadPlace, Remote, StorageFault, is_uri, joined, mirror_of
 from tests.storage import BUCKET, s3_server
 
 
@@ -89,8 +89,30 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 
 
 def test_an_unknown_kind_of_place():
-    with pytest.raises(StorageFault, match="carrier://pigeon"):
+    with pytest.raises(BadPlace, match="carrier://pigeon"):
         Remote("carrier://pigeon").read("a")
+
+
+@pytest.mark.parametrize(
+    ("said", "tries"),
+    [
+        ("AWS Error ACCESS_DENIED", 2),
+        ("AWS Error SLOW_DOWN", 5),
+    ],
+)
+def test_what_no_try_mends_is_tried_twice(tmp_path, monkeypatch, said, tries):
+    """A key that is wrong is told at once, a server that is busy is waited for."""
+    remote, asked = Remote(f"file://{tmp_path}", tries=5), []
+
+    def refuse(name):
+        asked.append(name)
+        raise OSError(said)
+
+    monkeypatch.setattr(remote, "_content", refuse)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    with pytest.raises(StorageFault, match=said):
+        remote.read("a")
+    assert len(asked) == tries
 
 
 def test_places():

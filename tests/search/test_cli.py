@@ -79,6 +79,8 @@ def test_help_answers_within_a_second():
         (["search", "rows.yaml", "--base", "tiny", "--out", "run"], "a row is a mapping"),
         (["resume", "."], "not a run folder"),
         (["status", "badrun"], "run.json"),
+        (["status", "s4://bucket/run"], "s4://bucket/run is no place squeeze knows"),
+        (["report", "s3://key:secret@bucket/run"], "give credentials in the environment"),
         (["export", "run.yaml", "--pick", "score"], "not a run folder"),
         (["verify", "none.zip"], "no submission at none.zip"),
         (["compress", '[{"step": "shrink"}]', "--base", "tiny", "-o", "out"], "shrink"),

@@ -1,6 +1,7 @@
 """A run at a URI: what one machine finished, another one reads and goes on with."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from cluster.storage import CACHE, Remote
 from search import lease
 from search.bench import Bench
 from search.cli import plan
+from search.driver import _keep_offline
 from search.errors import BadInput, RunFailed
 from search.home import PART, REPORTS, Home, KeptLedger
 from search.job import Job
@@ -16,6 +18,7 @@ from search.lock import driving
 from search.places import make, places
 from search.report import status_of
 from search.stores import keep_base, with_base, with_shape
+from search.wandb_log import WandbLog
 from tests.search.conftest import end_line, rung_line
 
 
@@ -64,6 +67,24 @@ def test_another_machine_reads_what_was_written(job, uri, machine):
     assert Ledger(there.run / "ledger.jsonl").read() == mine
     assert status_of(there)["run"] == uri
     assert status_of(there)["best"]["trial"] == "t000"
+
+
+def test_what_wandb_wrote_offline_is_where_the_run_is_kept(job, uri, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    log = WandbLog(job.run / "wandb", job.name, job.id, pytest.fail)
+    log.rung(rung_line("t000", 0, 0.5))
+    log.close()
+    _keep_offline(job, log, pytest.fail)
+    (kept,) = [name for name in Remote(uri).names("wandb") if name.endswith(".wandb")]
+    assert Path(kept).name == f"run-{job.id}-t000.wandb"
+    assert Remote(uri).read(kept) == (job.run / kept).read_bytes() != b""
+    (tmp_path / "shared").rename(tmp_path / "away")
+    (tmp_path / "shared").touch()  # out of reach
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    told = []
+    _keep_offline(job, log, told.append)
+    assert len(told) == 1 and told[0].startswith(f"W&B's files stay in {job.run / 'wandb'}: {uri} cannot be used")
 
 
 def test_each_sitting_goes_on_with_the_ledger(job, uri, machine):
@@ -238,7 +259,7 @@ def test_keys_belong_into_the_environment(place):
 
 
 def test_a_place_out_of_reach(tmp_path):
-    with pytest.raises(BadInput, match=r"--store: carrier://x cannot be used"):
+    with pytest.raises(BadInput, match=r"--store: carrier://x is no place squeeze knows"):
         places(str(tmp_path / "run"), "carrier://x")
 
 

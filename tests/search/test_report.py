@@ -5,10 +5,11 @@ import csv
 import pytest
 
 from search.folder_lock import only_driver
+from search.home import VERDICT
 from search.job import Job
 from search.ledger import Ledger
 from search.picture import figure
-from search.report import in_order, status_of, write_report
+from search.report import in_order, status_of, who_works, write_report
 from tests.search.conftest import end_line, rung_line
 
 DROP = [{"step": "drop_layers", "count": 1}]
@@ -44,6 +45,17 @@ def test_who_was_interrupted_is_told_what_to_do_next(job):
     with only_driver(job.run):
         assert status_of(job)["working"]
         assert "interrupted" not in status_of(job)["text"]
+
+
+def test_whether_anybody_is_at_work_is_told(tmp_path, space):
+    """A driver that died before its first trial leaves no open one."""
+    job = Job(base=tmp_path, base_key="0", run=tmp_path, store=tmp_path / "store", space=space, device="cpu", trials=6)
+    idle = f"nobody is at work on it: `squeeze resume {tmp_path}` goes on with what is left to do"
+    assert who_works(job, status_of(job)) == [idle]
+    with only_driver(job.run):
+        assert who_works(job, status_of(job)) == ["a driver is at work on it"]
+    (tmp_path / VERDICT).touch()
+    assert who_works(job, status_of(job)) == []
 
 
 def test_full_measurements_stand_first(job):
