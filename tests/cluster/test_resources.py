@@ -79,6 +79,19 @@ def test_the_doctor_names_what_is_missing(monkeypatch):
     assert "make setup" in missing[0]["do"]
 
 
+def test_the_doctor_uses_the_gpu(monkeypatch, tmp_path):
+    """A driver that is too old for torch is there all the same; without any, torch says so here."""
+    import cluster.doctor
+
+    said = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.161.08  Release Build"
+    (tmp_path / "version").write_text(f"{said}  (dvs-builder)\nGCC version: gcc version 12.3.0\n")
+    monkeypatch.setattr(cluster.doctor, "DRIVER", tmp_path / "version")
+    found = cluster.doctor._gpu()
+    assert not found["ok"] and found["found"].startswith("driver 535.161.08: ") and "580 or later" in found["do"]
+    monkeypatch.setattr(cluster.doctor, "_fault_of", lambda code: "")
+    assert cluster.doctor._gpu()["ok"] and cluster.doctor._gpu()["found"] == "driver 535.161.08"
+
+
 def test_an_engine_is_found_by_its_name(monkeypatch, tmp_path):
     from cluster.engines import find_engine
 
