@@ -240,19 +240,41 @@ def test_an_account_is_prepared_and_nothing_stays_to_fill_in(name, words, tmp_pa
     (clone / "key.txt").write_text("not committed")
     token = tmp_path / "home" / "auth_token"
     given = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls")}
-    for _ in range(2):  # the second time nothing is made anew
-        subprocess.run(
-            ["bash", f"cluster/launchers/{name}.sh", *words], cwd=clone, check=True, capture_output=True,
+    made = clone / "build" / f"{name}.yaml"
+
+    def prepare(words):
+        return subprocess.run(
+            ["bash", f"cluster/launchers/{name}.sh", *words], cwd=clone, check=False, capture_output=True, text=True,
             env=given | {"RAY_AUTH_TOKEN_PATH": str(token), "SQUEEZE_IAM_WAIT": "0"},
         )  # fmt: skip
-        first = token.read_text()
+
+    assert prepare(words).returncode == 0
+    first, edited = token.read_text(), made.read_text().replace("max_workers: 4", "max_workers: 2")
+    made.write_text(edited)
+    assert prepare(words).returncode == 0  # nothing is made anew
+    assert made.read_text() == edited != ""
+    elsewhere = prepare([word.replace("us-", "eu-") for word in words])
+    assert elsewhere.returncode == 2 and f"ray down build/{name}.yaml" in elsewhere.stderr
     assert token.stat().st_mode & 0o777 == 0o600 and len(first) == 64 and token.read_text() == first
     assert (clone / "build" / "secrets.env").stat().st_mode & 0o777 == 0o600
-    text = (clone / "build" / f"{name}.yaml").read_text()
-    assert not re.findall(r"SQUEEZE_[A-Z]+", re.sub(r"(?m)#.*", "", text))
+    text = made.read_text()
+    assert text == edited and not re.findall(r"SQUEEZE_[A-Z]+", re.sub(r"(?m)#.*", "", text))
     accept(yaml.safe_load(text))
     packed = subprocess.run(["tar", "tzf", clone / "build" / "squeeze.tar.gz"], capture_output=True, text=True).stdout
     assert "cluster/launchers/install.sh" in packed and "key.txt" not in packed
+
+
+def test_who_may_do_what_on_aws(tmp_path):
+    """The head ends only what a Ray cluster began, and each bucket's rights are a policy of their own."""
+    document = (LAUNCHERS / "aws.sh").read_text()
+    policies = re.findall(r"(?ms)^(?:data|nodes)='(.*?)'$", document)
+    data, nodes = (json.loads("[" + re.sub(r"'\$(\w+)'", r"\1", one) + "]") for one in policies)
+    assert {name for one in data for name in one["Resource"].split(":::")[1:]} == {"bucket", "bucket/*"}
+    free = {action for one in nodes if "Condition" not in one and one["Resource"] == "*" for action in one["Action"]}
+    assert free == {"ec2:Describe*", "ec2:RunInstances"}
+    (ends,) = [one for one in nodes if "ec2:TerminateInstances" in one["Action"]]
+    assert ends["Condition"] == {"StringLike": {"aws:ResourceTag/ray-cluster-name": "*"}}
+    assert '--policy-name "squeeze-$bucket"' in document
 
 
 def test_the_page_names_what_is_there_and_its_command_fills_in_the_file_for_kubernetes(tmp_path):
