@@ -19,6 +19,7 @@ from cluster.resources import find_device
 NEEDED_GB = 10  # the environment and a small run
 MEMORY_GB = 8  # driver, one trial and two engines of the demo
 DRIVER = Path("/proc/driver/nvidia/version")
+OLDEST = 580  # major version, of NVIDIA's release notes of CUDA 13
 PACKAGES = ("ray", "torch", "transformers", "llmcompressor", "compressed-tensors", "optuna", "wandb")
 
 
@@ -64,9 +65,11 @@ def _libnuma() -> dict[str, Any]:
 def _gpu() -> dict[str, Any]:
     """A driver that is older than torch's CUDA wants shows only when something is put on the GPU."""
     fault = _fault_of("import torch; torch.zeros(1, device='cuda')")
-    found = re.search(r"\s(\d{3}\.[\d.]+)\s", DRIVER.read_text()) if DRIVER.exists() else None
-    told = f"driver {found[1]}" if found is not None else "no driver"
-    return _check("GPU", not fault, f"{told}: {fault}" if fault else told, "CUDA 13 wants NVIDIA's driver 580 or later")
+    found = re.search(r"\s((\d{3})\.[\d.]+)\s", DRIVER.read_text()) if DRIVER.exists() else None
+    told = f"driver {found[1]}" if found is not None else "driver not told"
+    old = found is None or int(found[2]) < OLDEST
+    do = f"torch's CUDA 13 wants NVIDIA's driver {OLDEST} or later" if old else "see the message"
+    return _check("GPU", not fault, f"{told}: {fault}" if fault else told, do)
 
 
 def _vllm_imports() -> dict[str, Any]:
@@ -77,7 +80,10 @@ def _vllm_imports() -> dict[str, Any]:
 
 def _fault_of(code: str) -> str:
     """What a Python of its own says that cannot do this, in a line; nothing where it can."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    except subprocess.TimeoutExpired:
+        return "no answer in 300 s"
     words = [line for line in done.stderr.splitlines() if line.strip()]
     return "" if done.returncode == 0 else words[-1][:200] if words else f"ended with {done.returncode}"
 

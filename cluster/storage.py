@@ -22,8 +22,11 @@ CHUNK = 8 << 20  # bytes that are in memory at a time
 TRIES = 9  # of one file, a minute and a half in all: a store that is busy, a line that breaks
 WITH_KEYS = re.compile(r"^\w+://[^/?]*@|[?&]\w*(access_key|secret|password|token|sas)\w*=")
 
-# What S3 says of what no second try mends: a key or a bucket that is wrong, or rights that lack.
-FINAL = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+# What S3 says of a wrong key or bucket, or of rights that lack: at a place that never worked, no time mends it.
+REFUSED = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH|ExpiredToken"
+    r"|Bucket '[^']*' not found"
+)
 
 T = TypeVar("T")
 
@@ -65,6 +68,7 @@ class Remote:
             raise BadPlace("the URI holds a key, and would be written down: give credentials in the environment")
         self.uri = uri
         self.tries = tries
+        self.worked = False  # so far, in this process
 
     def __reduce__(self) -> tuple[type[Remote], tuple[str]]:
         return Remote, (self.uri,)
@@ -115,10 +119,13 @@ class Remote:
         from pyarrow.fs import FileSystem
 
         try:
-            return FileSystem.from_uri(self.uri)
+            files, root = FileSystem.from_uri(self.uri)
         except (ValueError, ImportError) as fault:  # an unknown scheme, a part of the URI that its kind has not
             told = f"{self.uri} is no place squeeze knows ({_line(fault)}): give s3://, gs:// or file://"
             raise BadPlace(told) from fault
+        if not root:
+            raise BadPlace(f"{self.uri} names no bucket: give one, as in s3://BUCKET/runs/first")
+        return files, root
 
     def _at(self, name: str) -> tuple[Any, str]:
         files, root = self._opened
@@ -182,7 +189,8 @@ class Remote:
 
         def enough(state: RetryCallState) -> bool:
             fault = state.outcome.exception() if state.outcome is not None else None
-            return state.attempt_number >= (min(2, self.tries) if _is_final(fault) else self.tries)
+            hopeless = not self.worked and REFUSED.search(str(fault)) is not None
+            return state.attempt_number >= (min(2, self.tries) if hopeless else self.tries)
 
         patient = Retrying(
             retry=retry_if_exception_type(OSError),
@@ -191,16 +199,14 @@ class Remote:
             reraise=True,
         )
         try:
-            return patient(work)
+            found = patient(work)
+            self.worked = True
+            return found
         except (OSError, ValueError) as fault:  # pyarrow's faults are one or the other
             raise StorageFault(
                 f"{self.uri} cannot be used ({_line(fault)}): see that the folder is there, and that the environment "
                 "holds credentials which may read and write it"
             ) from fault
-
-
-def _is_final(fault: BaseException | None) -> bool:
-    return any(word in str(fault) for word in FINAL)
 
 
 def _line(fault: BaseException) -> str:

@@ -20,10 +20,10 @@ from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
 from search.errors import RunFailed
 from search.finals import Finals
+from search.home import Home
 from search.job import Job
 from search.joining import fleet_for, start_ray
 from search.ledger import Ledger, TrialRecord, trials_of
-from search.lock import driving
 from search.pace import Pace
 from search.prospects import devices_of, prospects_for
 from search.recipe import Recipe
@@ -36,8 +36,11 @@ MOST_ASKED = 64  # nodes that a search asks an autoscaler for: how many it start
 
 
 def run(job: Job, address: str | None = None, quiet: bool = False) -> list[TrialRecord]:
-    """Search until the budget is spent, going on from what the ledger holds. Returns every trial."""
-    with driving(job), Watch(job.trials, len(job.space.rungs), quiet) as watch:
+    """Search until the budget is spent, going on from what the ledger holds. Returns every trial.
+
+    For who holds `driving(job)`: one driver writes a ledger.
+    """
+    with Watch(job.trials, len(job.space.rungs), quiet) as watch:
         job.catch_up()
         ledger = job.ledger()
         records = trials_of(ledger.read())
@@ -58,7 +61,8 @@ def run(job: Job, address: str | None = None, quiet: bool = False) -> list[Trial
 def _keep_offline(job: Job, wandb_log: WandbLog, say: Callable[[str], None]) -> None:
     """W&B's files are where the run is kept, too: this machine may be gone tomorrow. A fault costs only them."""
     try:
-        job.keep([str(path.relative_to(job.run)) for path in wandb_log.offline()])
+        if job.home:
+            Home(job.home, job.run).keep_more("wandb", wandb_log.offline())
     except StorageFault as fault:
         say(f"W&B's files stay in {wandb_log.folder}: {fault}")
 

@@ -101,6 +101,15 @@ class Home:
             if (self.folder / name).is_file():
                 self.files.send(self.folder / name, name)
 
+    def keep_more(self, below: str, paths: Sequence[Path]) -> None:
+        """Send those of these files that are not there yet, in the folder `below`; with little patience."""
+        files = Remote(self.uri, tries=2)
+        there = set(files.names(below))
+        for path in paths:
+            name = path.relative_to(self.folder).as_posix()
+            if name not in there:
+                files.send(path, name)
+
     def _ledger_is(self, there: bytes, parts: int | None) -> None:
         """Lines that this machine wrote and could not send any more are not lost: they become part number `parts`.
 

@@ -41,7 +41,7 @@ def answers(address: str, seconds: float | None = None) -> bool:
         try:
             socket.create_connection((found[1], int(found[2])), max(1.0, until - time.monotonic())).close()
             return True
-        except (OSError, OverflowError):  # nobody there, no such host, no such port
+        except (OSError, OverflowError, ValueError):  # nobody there, no such host, no such port, no name of a host
             if time.monotonic() > until:
                 return False
             time.sleep(0.2)

@@ -97,10 +97,12 @@ def status_of(job: Job) -> dict[str, Any]:
 
 
 def who_works(job: Job, told: dict[str, Any]) -> list[str]:
-    """Whether anybody does, in a line, where `status_of` does not tell and nothing was handed over and verified."""
+    """Whether anybody does, in a line, where `status_of` does not tell and no submission was verified."""
     if told["working"]:
         return ["a driver is at work on it"]
-    if told["open"] or (job.run / VERDICT).exists():
+    verdict = job.run / VERDICT
+    verified = verdict.exists() and json.loads(verdict.read_text(encoding="utf-8"))["agrees"] is not False
+    if told["open"] or verified:
         return []
     return [f"nobody is at work on it: `squeeze resume {job.place}` goes on with what is left to do"]
 

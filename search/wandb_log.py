@@ -54,8 +54,8 @@ class WandbLog:
 
     def offline(self) -> list[Path]:
         """What `wandb sync` needs of runs that were not sent."""
-        found = (path for run in self.folder.glob("wandb/offline-run-*") for path in run.rglob("*"))
-        return sorted(path for path in found if path.is_file() and "logs" not in path.parts)
+        runs = self.folder.glob("wandb/offline-run-*")
+        return sorted(path for run in runs for path in (*run.glob("*.wandb"), *run.glob("files/*")) if path.is_file())
 
     def _run(self, trial: str, recipe: list[dict[str, Any]]) -> Any:
         import wandb

@@ -21,6 +21,7 @@ from search.export import export
 from search.home import REPORTS, SUBMISSION, TELLS, VERDICT, Home
 from search.job import Job
 from search.joining import cluster_address
+from search.lock import driving
 from search.report import status_of, write_report
 from search.start import check_suite
 from search.stores import keep_base, with_base
@@ -34,18 +35,18 @@ def conclude(job: Job, address: str | None, verified: bool, as_json: bool) -> No
     job = with_base(job)
     check_suite(job)
     job.store.mkdir(parents=True, exist_ok=True)  # nodes are asked whether they see it
-    if job.store_home:
-        keep_base(job)
-    run_search(job, address, quiet=as_json)
-    write_report(job)
-    submission = job.run / SUBMISSION
-    failure = ""
-    if verified:
-        export(job, "score", submission)
-        _tell("checking the submission: unpack, load with transformers and vLLM, score again", as_json)
-        failure = _verify_where_timed(submission, job, address, as_json)
+    submission, failure = job.run / SUBMISSION, ""
+    with driving(job):
+        if job.store_home:
+            keep_base(job)
+        run_search(job, address, quiet=as_json)
         write_report(job)
-    job.keep(TELLS if verified else REPORTS)
+        if verified:
+            export(job, "score", submission)
+            _tell("checking the submission: unpack, load with transformers and vLLM, score again", as_json)
+            failure = _verify_where_timed(submission, job, address, as_json)
+            write_report(job)
+        job.keep(TELLS if verified else REPORTS)
     status = status_of(job)
     verification = job.run / VERDICT
     if verified and verification.exists():

@@ -5,7 +5,7 @@
 set -euo pipefail
 region=${1:?the region, such as us-east-1} bucket=${2:?the name of an S3 bucket, yours or new}
 cd "$(dirname "$0")/../.."
-if [ -e build/aws.yaml ] && ! grep -q "^  region: $region\$" build/aws.yaml; then
+if [ -e build/aws.yaml ] && ! grep -q "^  region: *[\"']\?$region\b" build/aws.yaml; then
     echo "build/aws.yaml is of another region than $region: end its cluster (ray down build/aws.yaml) and remove it" >&2
     exit 2
 fi
@@ -51,6 +51,7 @@ if [ -e build/aws.yaml ]; then
     # With a newer image, `ray up` would end a head that runs and start another.
     echo "build/aws.yaml stays as it is; remove it to have it made anew"
 else
-    sed -e "s/SQUEEZE_REGION/$region/" -e "s/SQUEEZE_IMAGE/$image/" cluster/launchers/aws.yaml > build/aws.yaml
+    sed -e "s/SQUEEZE_REGION/$region/" -e "s/SQUEEZE_IMAGE/$image/" cluster/launchers/aws.yaml > build/aws.yaml.part
+    mv build/aws.yaml.part build/aws.yaml
 fi
 echo "build/aws.yaml is ready: ray up build/aws.yaml"

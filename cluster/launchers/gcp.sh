@@ -5,8 +5,8 @@
 set -euo pipefail
 project=${1:?the project} zone=${2:?the zone, such as us-central1-a} bucket=${3:?the name of a bucket, yours or new}
 cd "$(dirname "$0")/../.."
-if [ -e build/gcp.yaml ] && ! { grep -q "^  availability_zone: $zone\$" build/gcp.yaml &&
-    grep -q "^  project_id: $project\$" build/gcp.yaml; }; then
+if [ -e build/gcp.yaml ] && ! { grep -q "^  availability_zone: *[\"']\?$zone\b" build/gcp.yaml &&
+    grep -q "^  project_id: *[\"']\?$project\b" build/gcp.yaml; }; then
     echo "build/gcp.yaml is not of $project in $zone: end its cluster (ray down build/gcp.yaml) and remove it" >&2
     exit 2
 fi
@@ -26,6 +26,7 @@ if [ -e build/gcp.yaml ]; then
     echo "build/gcp.yaml stays as it is; remove it to have it made anew"
 else
     sed -e "s/SQUEEZE_REGION/$region/g" -e "s/SQUEEZE_ZONE/$zone/g" -e "s/SQUEEZE_PROJECT/$project/g" \
-        cluster/launchers/gcp.yaml > build/gcp.yaml
+        cluster/launchers/gcp.yaml > build/gcp.yaml.part
+    mv build/gcp.yaml.part build/gcp.yaml
 fi
 echo "build/gcp.yaml is ready: ray up build/gcp.yaml"

@@ -86,8 +86,12 @@ def test_the_doctor_uses_the_gpu(monkeypatch, tmp_path):
     said = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.161.08  Release Build"
     (tmp_path / "version").write_text(f"{said}  (dvs-builder)\nGCC version: gcc version 12.3.0\n")
     monkeypatch.setattr(cluster.doctor, "DRIVER", tmp_path / "version")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     found = cluster.doctor._gpu()
     assert not found["ok"] and found["found"].startswith("driver 535.161.08: ") and "580 or later" in found["do"]
+    (tmp_path / "version").write_text(said.replace("535.161.08", "580.65.06"))
+    assert cluster.doctor._gpu()["do"] == "see the message"
+    (tmp_path / "version").write_text(f"{said}\n")
     monkeypatch.setattr(cluster.doctor, "_fault_of", lambda code: "")
     assert cluster.doctor._gpu()["ok"] and cluster.doctor._gpu()["found"] == "driver 535.161.08"
 

@@ -91,17 +91,16 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 def test_an_unknown_kind_of_place():
     with pytest.raises(BadPlace, match="carrier://pigeon"):
         Remote("carrier://pigeon").read("a")
+    with pytest.raises(BadPlace, match="s3:// names no bucket"):
+        Remote("s3://").read("a")
 
 
 @pytest.mark.parametrize(
-    ("said", "tries"),
-    [
-        ("AWS Error ACCESS_DENIED", 2),
-        ("AWS Error SLOW_DOWN", 5),
-    ],
+    ("said", "tries", "later"),
+    [("AWS Error ACCESS_DENIED", 2, 5), ("Bucket 'typo' not found", 2, 5), ("AWS Error SLOW_DOWN", 5, 5)],
 )
-def test_what_no_try_mends_is_tried_twice(tmp_path, monkeypatch, said, tries):
-    """A key that is wrong is told at once, a server that is busy is waited for."""
+def test_what_no_try_mends_is_tried_twice(tmp_path, monkeypatch, said, tries, later):
+    """A key that is wrong is told at once, a server that is busy is waited for; so is one that has let us in."""
     remote, asked = Remote(f"file://{tmp_path}", tries=5), []
 
     def refuse(name):
@@ -113,6 +112,11 @@ def test_what_no_try_mends_is_tried_twice(tmp_path, monkeypatch, said, tries):
     with pytest.raises(StorageFault, match=said):
         remote.read("a")
     assert len(asked) == tries
+    remote.write("b", b"")
+    asked.clear()
+    with pytest.raises(StorageFault, match=said):
+        remote.read("a")
+    assert len(asked) == later
 
 
 def test_places():

@@ -38,4 +38,4 @@ def test_where_nobody_answers_ray_is_not_asked(tmp_path, monkeypatch):
         bound.listen()
         assert joining.answers(address)
     assert joining.answers("auto") and joining.answers("ray://head:10001")  # Ray's to find
-    assert not joining.answers("127.0.0.1:99999", 0.0)
+    assert not joining.answers("127.0.0.1:99999", 0.0) and not joining.answers("head..x:6379", 0.0)

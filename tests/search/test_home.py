@@ -79,6 +79,9 @@ def test_what_wandb_wrote_offline_is_where_the_run_is_kept(job, uri, monkeypatch
     (kept,) = [name for name in Remote(uri).names("wandb") if name.endswith(".wandb")]
     assert Path(kept).name == f"run-{job.id}-t000.wandb"
     assert Remote(uri).read(kept) == (job.run / kept).read_bytes() != b""
+    Remote(uri).write(kept, b"sent")
+    _keep_offline(job, log, pytest.fail)
+    assert Remote(uri).read(kept) == b"sent"  # it is not sent again
     (tmp_path / "shared").rename(tmp_path / "away")
     (tmp_path / "shared").touch()  # out of reach
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)

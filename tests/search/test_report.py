@@ -1,6 +1,7 @@
 """What people read: the leader, its ties, and nothing that the ledger does not say."""
 
 import csv
+import json
 
 import pytest
 
@@ -10,6 +11,7 @@ from search.job import Job
 from search.ledger import Ledger
 from search.picture import figure
 from search.report import in_order, status_of, who_works, write_report
+from search.verify import pending
 from tests.search.conftest import end_line, rung_line
 
 DROP = [{"step": "drop_layers", "count": 1}]
@@ -54,7 +56,9 @@ def test_whether_anybody_is_at_work_is_told(tmp_path, space):
     assert who_works(job, status_of(job)) == [idle]
     with only_driver(job.run):
         assert who_works(job, status_of(job)) == ["a driver is at work on it"]
-    (tmp_path / VERDICT).touch()
+    pending(tmp_path / "submit.zip")  # as of a driver that died while it verified
+    assert who_works(job, status_of(job)) == [idle]
+    (tmp_path / VERDICT).write_text(json.dumps({"agrees": True}))
     assert who_works(job, status_of(job)) == []
 
 
