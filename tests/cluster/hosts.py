@@ -18,16 +18,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.cluster.own import ROOT, free_ports
+from tests.cluster.own import AGENTS, NODE, ROOT, STARTED, free_ports, tell_ports
 
 BIN = Path(sys.executable).parent
-PORTS = {  # of a node's agents: Ray's name of the file that tells it, and of the option
-    "dashboard_agent_listen_port": "dashboard-agent-listen-port",
-    "metrics_agent_port": "dashboard-agent-grpc-port",
-    "runtime_env_agent_port": "runtime-env-agent-port",
-    "metrics_export_port": "metrics-export-port",
-}
-STARTED = "Ray runtime started"
 OUTSIDE = ("RAY_", "AWS_", "SQUEEZE_", "XDG_", "WANDB_")  # what of our environment no host has
 
 
@@ -76,22 +69,17 @@ class Host:
 
     def start_ray(self, *words, session=None):
         """`session` is the name of the head's, where it joins one."""
-        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        ports = dict(zip(AGENTS.values(), free_ports(len(AGENTS)), strict=True))
         node = secrets.token_hex(28)
         if session:
-            self.tell_ports(self.disk / "ray" / session, node, ports)
+            (self.disk / "ray" / session).mkdir(parents=True, exist_ok=True)
+            tell_ports(self.disk / "ray", node, ports)
         return self.start(
-            "env", f"RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}",
+            "env", f"{NODE}={node}",
             BIN / "ray", "start", "--block", f"--node-ip-address={self.address}", f"--temp-dir={self.home / 'ray'}",
             "--num-gpus=0", "--object-store-memory=80000000", "--disable-usage-stats",
-            *(f"--{option}={ports[name]}" for name, option in PORTS.items()), *words,
+            *(f"--{option}={port}" for option, port in ports.items()), *words,
         )  # fmt: skip
-
-    def tell_ports(self, folder, node, ports):
-        """As its agents do, once they run: a raylet gives up on those that take longer than 15 seconds to start."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, port in ports.items():
-            (folder / f"{name}_{node}").write_text(str(port))
 
     def join(self, head):
         """Have room for one trial of that head's cluster."""

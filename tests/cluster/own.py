@@ -19,6 +19,15 @@ ROOT = Path(__file__).parents[2]
 LAUNCHERS = ROOT / "cluster" / "launchers"
 PORTS = ("dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
          "runtime-env-agent-port", "node-manager-port", "object-manager-port", "ray-client-server-port")  # fmt: skip
+AGENTS = {  # Ray's name of the file that tells an agent's port, and of the option
+    "dashboard_agent_listen_port": "dashboard-agent-listen-port",
+    "metrics_agent_port": "dashboard-agent-grpc-port",
+    "runtime_env_agent_port": "runtime-env-agent-port",
+    "metrics_export_port": "metrics-export-port",
+}
+NODE = "RAY_OVERRIDE_NODE_ID_FOR_TESTING"
+STARTED = "Ray runtime started"
+STARTS = 3
 BUSY = ("No available agent to submit job, please try again later", "Remote end closed connection without response")
 SECRET = secrets.token_hex(8)
 
@@ -34,6 +43,13 @@ def free_ports(count):
 def heed_interrupts():
     """A shell has what it runs in the background ignore them, and all that this starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def tell_ports(temp, node, ports):
+    """As a node's agents do, once they run: a raylet gives up on those that take longer than 15 seconds to start."""
+    for session in temp.glob("session_2*"):
+        for name, option in AGENTS.items():
+            (session / f"{name}_{node}").write_text(str(ports[option]))
 
 
 class Cluster:
@@ -52,16 +68,33 @@ class Cluster:
         self.temp = place / "ray"
         self.gcs, *ports = free_ports(1 + len(PORTS))
         self.dashboard = f"http://127.0.0.1:{ports[0]}"
-        named = [f"--{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
-        words = write(place, self.gcs) if write else []
-        self.log = (place / "head.log").open("w+")
-        self.process = subprocess.Popen(
-            ["bash", LAUNCHERS / "own.sh", "head", f"--port={self.gcs}", "--node-ip-address=127.0.0.1",
-             f"--temp-dir={self.temp}", "--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000",
-             *named, *words],
-            env=self.environment() | variables, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=heed_interrupts,
-        )  # fmt: skip
+        self.ports = dict(zip(PORTS, ports, strict=True))
+        self.words = write(place, self.gcs) if write else []
+        self.variables = {NODE: secrets.token_hex(28)} | variables
+        self.log = place / "head.log"
+
+    def start(self):
+        """Until it answers. Ray gives up by itself on a head whose many processes take long to start."""
+        for _ in range(STARTS):
+            with self.log.open("w") as log:
+                self.process = subprocess.Popen(
+                    ["bash", LAUNCHERS / "own.sh", "head", f"--port={self.gcs}", "--node-ip-address=127.0.0.1",
+                     f"--temp-dir={self.temp}", "--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000",
+                     *(f"--{name}={port}" for name, port in self.ports.items()), *self.words],
+                    env=self.environment() | self.variables, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True, preexec_fn=heed_interrupts,
+                )  # fmt: skip
+            until = time.monotonic() + 120
+            while self.process.poll() is None and time.monotonic() < until:
+                tell_ports(self.temp, self.variables[NODE], self.ports)
+                if STARTED in self.said() and self.status("/api/version", self.bearer)[0] == 200:
+                    return
+                time.sleep(0.2)
+            self.kill()
+        raise AssertionError(f"no head after {STARTS} starts: {self.said()}{self.told()}")
+
+    def said(self):
+        return self.log.read_text()
 
     def environment(self, token=True):
         outside = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -78,9 +111,15 @@ class Cluster:
                 ["ray", "job", words[0], "--address", self.dashboard, *words[1:]], env=self.environment(token) | more,
                 capture_output=True, text=True, timeout=400, check=False, **given,
             )  # fmt: skip
+            assert self.process.poll() is None, f"its head ended: {self.said()}{self.told()}"
             if not any(words in done.stderr for words in BUSY) or time.monotonic() > until:
                 return done
             time.sleep(1)
+
+    def told(self):
+        """The last words of each of its processes."""
+        logs = sorted((self.temp / "session_latest" / "logs").glob("*.*"))
+        return "".join(f"\n== {log.name}\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
 
     def status(self, path, headers=None):
         try:
@@ -95,20 +134,15 @@ class Cluster:
     def bearer(self):
         return {"Authorization": f"Bearer {self.token}"}
 
-    def wait(self, seconds=240):
-        until = time.monotonic() + seconds
-        while self.status("/api/version", self.bearer)[0] != 200:
-            assert self.process.poll() is None and time.monotonic() < until, Path(self.log.name).read_text()
-            time.sleep(0.2)
-
     def end(self):
-        """Only what was started here: Ray's own end first, which takes its children along, then what is left of them.
-
-        Whatever belongs to this Ray is in the group, or names its folder, which is nobody else's.
-        """
+        """Ray's own end first, which takes its children along, then what is left of them."""
         self.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
+        self.kill()
+
+    def kill(self):
+        """Only what was started here: whatever belongs to this Ray is in the group, or names its folder."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -116,7 +150,6 @@ class Cluster:
             if any(f"{self.temp}/" in word for word in process.info["cmdline"] or ()):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-        self.log.close()
 
 
 @contextlib.contextmanager
@@ -125,7 +158,7 @@ def own_cluster(write=None, **variables):
     place = Path(tempfile.mkdtemp(prefix="own-"))  # a short path: Ray's sockets lie below it
     started = Cluster(place, write, variables)
     try:
-        started.wait()
+        started.start()
         yield started
     finally:
         started.end()
