@@ -15,21 +15,9 @@ import typer
 
 
 def trials_an_hour(gpus: int, trials: int, seconds: float, searcher: str) -> float:
-    words = [
-        "--gpus",
-        gpus,
-        "--trials",
-        trials,
-        "--seconds",
-        seconds,
-        "--eta",
-        1.0001,
-        "--searcher",
-        searcher,
-        "--warm",
-    ]
+    words = ["--gpus", gpus, "--trials", trials, "--seconds", seconds, "--eta", 1.0001, "--searcher", searcher]
     command = [sys.executable, "-m", "tests.benchmarks.orchestration", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     print(done.stdout, end="", flush=True)
     found = re.search(r"^([\d.]+) trials an hour", done.stdout, re.MULTILINE)
     assert found is not None, done.stdout
