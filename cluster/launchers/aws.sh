@@ -5,7 +5,7 @@
 set -euo pipefail
 region=${1:?the region, such as us-east-1} bucket=${2:?the name of an S3 bucket, yours or new}
 cd "$(dirname "$0")/../.."
-if [ -e build/aws.yaml ] && ! grep -q "^  region: *[\"']\?$region\b" build/aws.yaml; then
+if [ -e build/aws.yaml ] && ! grep -q "^  region: *[\"']\?$region[\"']\?\( \|\$\)" build/aws.yaml; then
     echo "build/aws.yaml is of another region than $region: end its cluster (ray down build/aws.yaml) and remove it" >&2
     exit 2
 fi

@@ -5,8 +5,8 @@
 set -euo pipefail
 project=${1:?the project} zone=${2:?the zone, such as us-central1-a} bucket=${3:?the name of a bucket, yours or new}
 cd "$(dirname "$0")/../.."
-if [ -e build/gcp.yaml ] && ! { grep -q "^  availability_zone: *[\"']\?$zone\b" build/gcp.yaml &&
-    grep -q "^  project_id: *[\"']\?$project\b" build/gcp.yaml; }; then
+if [ -e build/gcp.yaml ] && ! { grep -q "^  availability_zone: *[\"']\?$zone[\"']\?\( \|\$\)" build/gcp.yaml &&
+    grep -q "^  project_id: *[\"']\?$project[\"']\?\( \|\$\)" build/gcp.yaml; }; then
     echo "build/gcp.yaml is not of $project in $zone: end its cluster (ray down build/gcp.yaml) and remove it" >&2
     exit 2
 fi

@@ -256,6 +256,9 @@ def test_an_account_is_prepared_and_nothing_stays_to_fill_in(name, words, tmp_pa
     assert made.read_text() == edited != ""
     elsewhere = prepare([word.replace("us-", "eu-") for word in words])
     assert elsewhere.returncode == 2 and f"ray down build/{name}.yaml" in elsewhere.stderr
+    made.write_text(edited.replace(words[0], f"{words[0]}-two"))  # of another that begins alike
+    assert prepare(words).returncode == 2
+    made.write_text(edited)
     assert token.stat().st_mode & 0o777 == 0o600 and len(first) == 64 and token.read_text() == first
     assert (clone / "build" / "secrets.env").stat().st_mode & 0o777 == 0o600
     text = made.read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.storage import CACHE, Remote
-from search import lease
+from search import lease, whole
 from search.bench import Bench
 from search.cli import plan
 from search.driver import _keep_offline
@@ -14,7 +14,7 @@ from search.errors import BadInput, RunFailed
 from search.home import PART, REPORTS, Home, KeptLedger
 from search.job import Job
 from search.ledger import Ledger
-from search.lock import driving
+from search.lock import driving, is_worked_on
 from search.places import make, places
 from search.report import status_of
 from search.stores import keep_base, with_base, with_shape
@@ -127,6 +127,22 @@ def test_half_a_line_did_not_happen(job, uri):
     ledger = Job.load(uri).ledger()
     ledger.append(rung_line("t000", 1, 0.5))
     assert [event["rung"] for event in Job.load(uri).ledger().read()] == [0, 1]
+
+
+def test_a_run_is_driven_until_it_is_handed_over(job, monkeypatch):
+    """Else a second driver could begin while the first one exports or verifies."""
+    seen = {}
+
+    def noted(name):
+        return lambda *given, **named: seen.setdefault(name, is_worked_on(job)) and ""
+
+    for name in ("keep_base", "run_search", "write_report", "export", "_verify_where_timed"):
+        monkeypatch.setattr(whole, name, noted(name))
+    monkeypatch.setattr(whole, "with_base", lambda job: job)
+    monkeypatch.setattr(whole, "check_suite", lambda job: None)
+    whole.conclude(job, None, verified=True, as_json=True)
+    assert len(seen) == 5 and all(seen.values())
+    assert not is_worked_on(job)
 
 
 def test_who_goes_on_reads_what_was_written_until_it_is_his_turn(job, uri, machine):
