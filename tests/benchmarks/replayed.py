@@ -249,14 +249,17 @@ def result_of(name: str, row: Row, last: int) -> dict[str, Any]:
 
 
 def parts_of(
-    table: Table, searcher: str, scheduler: str, eta: float, seed: int, seeds: bool = True
+    table: Table, searcher: str, scheduler: str, eta: float, seed: int, seeds: bool = True, trials: int | None = None
 ) -> tuple[RecipeSearcher, Judging]:
-    """A searcher and a scheduler as `search.driver` makes them. Without `seeds` the space's own are not tried first."""
+    """A searcher and a scheduler as `search.driver` makes them. Without `seeds` the space's own are not tried first.
+
+    `trials` is the budget: all of the table where it is not given.
+    """
     space = table.space if seeds else table.space.model_copy(update={"seeds": ()})
     names = {name for name, rows in table.rows.items() if rows[0].status != "infeasible"}
     proposer = SEARCHERS[searcher](space, seed, lambda recipe: recipe.hash in names)
     worth = Worth(Pace(find_base("tiny", weights=False)), table.last_rung)
-    searching = RecipeSearcher(proposer, Budget(len(table.rows)), value=worth.of_line)
+    searching = RecipeSearcher(proposer, Budget(trials or len(table.rows)), value=worth.of_line)
     if scheduler == FULL:
         return searching, Stopping(1.0, table.last_rung)  # the best n of n go on
     return searching, SCHEDULERS[scheduler](eta, table.last_rung, (), lambda: searching.exhausted, worth.of_result)

@@ -30,6 +30,9 @@ def gpus():
     return sorted(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
 before = gpus()
 fleet = joining.fleet_for(job, "auto", [], lambda text: said.append(text))
+until = time.monotonic() + 60
+while not ray.available_resources().get("GPU") and time.monotonic() < until:
+    time.sleep(0.2)  # asked for while what held the node is being given back, a GPU may bring another node
 task = ray.remote(num_cpus=4, num_gpus=1)(lambda: ray.get_runtime_context().get_node_id())
 where = ray.get(task.remote(), timeout=60)
 node = next(one for one in ray.nodes() if one["NodeID"] == where)
@@ -75,6 +78,8 @@ def test_a_node_with_a_gpu_comes_when_a_trial_asks_and_goes_when_it_is_idle():
         assert done.returncode == 0, done.stdout
         told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert any("no node with a GPU (L4) is there yet" in text for text in told["said"])
-    assert (told["before"], told["during"], told["after"]) == ([0], [0, 1], [0])
+    assert (told["before"], told["after"]) == ([0], [0])
+    # how many come is Ray's to say: on a slow machine its autoscaler may start one for what another one gets
+    assert set(told["during"]) == {0, 1}
     assert told["node"]["Resources"]["accelerator_type:L4"] == 1
     assert told["node"]["Labels"]["ray.io/accelerator-type"] == "L4"
