@@ -1,9 +1,9 @@
 """What a search hands over in the end, replayed on the table with noise as seen: `python -m tests.benchmarks.endings`.
 
-The table has every recipe timed once, and "the best" in it are those by `Table.pooled`. A real search times each anew, in
-fresh engines, and trains anew: here SpeedNorm is the pooled one and deviates at each measurement by what the rung's own
-interval says and what lies between engines, PerfNorm of what is trained deviates once a sitting, since all searches of
-one share a store. Then the best are measured again, as `search.finals` does. Simulated time, no Ray, no work.
+The table has every recipe timed once, and "the best" in it are those by `Table.pooled`. A real search times each anew,
+in fresh engines, and trains anew: here SpeedNorm is the pooled one and deviates at each measurement by what the rung's
+own interval says and what lies between engines, PerfNorm of what is trained deviates once a sitting, since all searches
+of one share a store. Then the best are measured again, as `search.finals` does. Simulated time, no Ray, no work.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, NamedTuple
 
 import typer
@@ -141,9 +141,10 @@ def main(
     processes: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     numbers = tuple(int(one) for one in finalists.split(","))
+    pairs = [(sitting, seed) for sitting in range(sittings) for seed in range(seeds)]
+    one = partial(ending, trials=trials, finalists=numbers, speed=speed, perf=perf)
     with ProcessPoolExecutor(processes) as pool:
-        ends = list(pool.map(ending, *zip(*[(sitting, seed, trials, numbers, speed, perf)
-                                            for sitting in range(sittings) for seed in range(seeds)], strict=True)))  # fmt: skip
+        ends = list(pool.map(one, *zip(*pairs, strict=True)))
     grid = Grid("ranked by", "finalists", "best by", f"within {CLOSE:g}", "short, mean", "90 %")
     for key in ends[0].short:
         for number, told in enumerate(("table", "sitting")):
