@@ -108,6 +108,10 @@ def ending(sitting: int, seed: int, trials: int, finalists: tuple[int, ...], spe
         for number in finalists:
             won = winner(by, number, full, again, worth).recipe_hash
             found[by, number] = tuple(max(scores.values()) - scores[won] for scores in (known.table.pooled, true))
+    measured = {row.recipe_hash for row in full.values()}
+    found["nothing else", 0] = tuple(
+        max(scores.values()) - max(scores[name] for name in measured) for scores in (known.table.pooled, true)
+    )
     return Ending(found, not best & {row.recipe_hash for row in full.values()}, search.seconds)
 
 
