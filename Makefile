@@ -15,7 +15,7 @@ CONTEST_READY := $(CONTEST)/.ready$(if $(filter gpu,$(DEVICE)),-gpu)
 export UV_NO_PROGRESS := 1
 
 # Once for all: where Python may not write bytecode (PYTHONDONTWRITEBYTECODE, a folder that is read-only), each process
-# would compile vLLM and torch anew, which takes more than twice as long as all else of an engine's start.
+# would compile torch and vLLM anew: 22 of the 35 processor seconds that their imports took (docs/measurements.md).
 COMPILED := --compile-bytecode
 
 # The contest's CPU build of vLLM 0.14.1 runs on these processors only; elsewhere its tests are skipped by name.
