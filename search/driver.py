@@ -173,6 +173,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
         _judged(records, retold, worth),
         lambda: searcher.exhausted,
         worth.of_result,
+        room,
     )
 
     # one Ray of our own has no more nodes to give

@@ -3,13 +3,14 @@
 Where trials are paused, which go on before new ones, none waits beside one that waits already.
 
 Ray Tune by itself starts one worker after the other where a searcher learns from what came before. A trial that waits
-longer than it has to was chosen knowing less.
+longer than it has to was chosen knowing less. And it gives a worker that is free to the first that waits, ending the
+start of another that is made for it: where trials end sooner than workers start, few are ever at work.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune import Callback
@@ -23,6 +24,7 @@ class Room(Callback):
 
     def __init__(self, side_by_side: Callable[[], int]) -> None:
         self.side_by_side = side_by_side
+        self.running = 0
         self.taken = 0  # by trials that run or wait for a worker; those that are paused take none
         self.waits = self.paused = False  # whether some do
 
@@ -36,9 +38,17 @@ class Room(Callback):
         self.taken += 1
         self.waits = True
 
+    def next_of(self, pending: Sequence[Trial]) -> Trial:
+        """Whom a worker that is free is for: of those pending, oldest first, the first for whom none is starting."""
+        if len(pending) == 1:
+            return pending[0]
+        starting = self.side_by_side() - self.running - 1  # all places but those at work and the free one
+        return pending[min(max(starting, 0), len(pending) - 1)]
+
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         states = Counter(trial.status for trial in trials)
-        self.taken = states[Trial.PENDING] + states[Trial.RUNNING]
+        self.running = states[Trial.RUNNING]
+        self.taken = states[Trial.PENDING] + self.running
         self.waits, self.paused = states[Trial.PENDING] > 0, states[Trial.PAUSED] > 0
 
     def __getstate__(self) -> dict[str, Any]:

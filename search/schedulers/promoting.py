@@ -47,7 +47,7 @@ class Promoting(Judging):
         if name is None and not pending and self._is_over(trials):
             name = self._last_word(tune_controller, paused)
         if name is None:
-            return pending[0] if pending else None
+            return self.new_one(pending)
         self.chosen.add(name)
         return paused[name]
 

@@ -101,7 +101,7 @@ def main(
     space = load_space(str(Path(__file__).with_name("orchestration.yaml")))
     room = Room(lambda: gpus)
     proposing = RecipeSearcher(SEARCHERS[searcher](space), Budget(trials), room=room)
-    rule = SCHEDULERS[scheduler](eta, len(RUNGS) - 1, (), lambda: proposing.exhausted)
+    rule = SCHEDULERS[scheduler](eta, len(RUNGS) - 1, (), lambda: proposing.exhausted, room=room)
     ray.init(num_cpus=gpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory() as folder:
         noted = Noted(Ledger(Path(folder) / "ledger.jsonl"))

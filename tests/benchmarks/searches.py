@@ -2,9 +2,10 @@
 
 Each is `squeeze search` on the table's space and evaluation, with the searcher, eta, trials and finalists that a space
 has by default, from a seed of its own, on `--nodes` Ray nodes that have cores of their own, as many as the table's
-workers had, and take one trial at a time each. All share a store. What
-a search hands over is looked up in the table, by the score that all its timings together give (`Table.pooled`): how far
-below the table's best is it? Started again, it goes on with what is not finished.
+workers had, and take one trial at a time each. All share a store. What a search hands over is looked up in the table,
+by the score that all its timings together give (`Table.pooled`), and by the same with the mean PerfNorm of other
+trainings (`Table.expected`): how far below the best of all recipes is it? Started again, it goes on with what is not
+finished.
 """
 
 from __future__ import annotations
@@ -51,11 +52,12 @@ def start(folder: Path, space: Path, seed: int, nodes: list[list[int]]) -> subpr
 
 
 class Found(NamedTuple):
-    """What a search came to; `close` once it is over and handed over a recipe within `WITHIN` of the table's best."""
+    """What a search came to; `close` once it is over and handed over a recipe within `WITHIN` of the best: by the
+    table, and by the mean of other trainings."""
 
     told: str
     over: bool = False
-    close: bool = False
+    close: tuple[bool, bool] = (False, False)
 
 
 def found_by(run: Path, table: Table) -> Found:
@@ -71,17 +73,20 @@ def found_by(run: Path, table: Table) -> Found:
         return Found(f"{len(trials)} trials; the table has no full measurement of {recipe}")
     over = len(trials) >= job.trials and not once_measured(trials, job.last_rung, job.space.finalists)
     over = over and all(trial.end is not None for trial in trials)
-    short = max(table.pooled.values()) - table.pooled[recipe.hash]
-    told = (
-        f"{len(trials)} trials{'' if over else ', NOT over'}, score {best.line['score']:.4f}; in the table "
-        f"{table.pooled[recipe.hash]:.4f}, {short:.4f} below its best: {recipe}"
+    told, short = (
+        f"{len(trials)} trials{'' if over else ', NOT over'}, score {best.line['score']:.4f}; below the best ",
+        [],
     )
-    return Found(told, over, over and short <= WITHIN)
+    for by, scores in (("in the table", table.pooled), ("over trainings", table.expected)):
+        short.append(max(scores.values()) - scores[recipe.hash])
+        told += f"{by} {short[-1]:.4f} ({scores[recipe.hash]:.4f}), "
+    return Found(f"{told}: {recipe}", over, (over and short[0] <= WITHIN, over and short[1] <= WITHIN))
 
 
 def main(
     out: Annotated[Path, typer.Option(help="where the runs go")],
     seeds: Annotated[int, typer.Option(min=1)] = 10,
+    first: Annotated[int, typer.Option(min=0, help="the first of these seeds")] = 0,
     at_once: Annotated[int, typer.Option(min=1, help="searches side by side")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="of each: trials side by side")] = 1,
     cores: Annotated[int, typer.Option(min=1, help="of each node: the table's speeds are those of 2")] = 2,
@@ -94,14 +99,14 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     table = Table.read()
     space = space_for(table, out)
-    left, running = list(range(seeds)), dict[int, subprocess.Popen[bytes]]()
+    asked = list(range(first, first + seeds))
+    left, running = list(asked), dict[int, subprocess.Popen[bytes]]()
     while left or running:
         for place in range(at_once):
             if place in running and running[place].poll() is not None:
                 del running[place]
             if place not in running and left:
-                first = place * wide
-                own = [here[at : at + cores] for at in range(first, first + wide, cores)]
+                own = [here[at : at + cores] for at in range(place * wide, (place + 1) * wide, cores)]
                 running[place] = start(out, space, left.pop(0), own)
         if minutes and time.monotonic() - begin > 60 * minutes:
             break
@@ -110,12 +115,13 @@ def main(
         one.terminate()
     for one in running.values():
         one.wait()
-    found = [found_by(out / f"seed-{seed}", table) for seed in range(seeds)]
-    for seed, one in enumerate(found):
+    found = [found_by(out / f"seed-{seed}", table) for seed in asked]
+    for seed, one in zip(asked, found, strict=True):
         print(f"seed {seed}: {one.told}")
     over = sum(one.over for one in found)
+    by_table, by_trainings = (sum(one.close[number] for one in found) for number in (0, 1))
     print(
-        f"{sum(one.close for one in found)} of {over} searches that are over end within {WITHIN:g} of the table's best"
+        f"within {WITHIN:g} of the best: {by_table} of {over} that are over by the table, {by_trainings} over trainings"
     )
 
 

@@ -44,6 +44,23 @@ def test_nodes_that_join_are_used(space):
     assert isinstance(searcher.suggest("y"), dict)
 
 
+@pytest.mark.parametrize(
+    ("trials", "chosen"),
+    [
+        (["PENDING"], 0),
+        (["RUNNING", "RUNNING", "TERMINATED", "PENDING", "PENDING"], 3),  # the third worker is free: who waits longest
+        (["RUNNING", "TERMINATED", "PENDING", "PENDING", "PENDING"], 3),  # one is starting for the first of the three
+        (["PENDING", "PENDING", "PENDING"], 2),
+        (["RUNNING", "RUNNING", "RUNNING", "PENDING", "PENDING"], 3),  # none is free
+        (["PENDING", "PENDING", "RUNNING"], 1),  # the last worker is starting, no trial waits for another
+    ],
+)
+def test_a_free_worker_is_for_the_first_for_whom_none_is_starting(trials, chosen):
+    room, trials = Room(lambda: 3), in_state(*trials)
+    room.on_step_begin(iteration=0, trials=trials)
+    assert room.next_of([one for one in trials if one.status == "PENDING"]) is trials[chosen]
+
+
 def test_a_search_that_is_over_says_so_once_there_is_room(space):
     room = Room(lambda: 1)
     searcher = RecipeSearcher(ByChance(space), Budget(0), room=room)
