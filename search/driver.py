@@ -23,7 +23,7 @@ from search.finals import Finals
 from search.home import Home
 from search.job import Job
 from search.joining import fleet_for, start_ray
-from search.ledger import Ledger, TrialRecord, trials_of
+from search.ledger import Ledger, TrialRecord, ranked, trials_of
 from search.pace import Pace
 from search.prospects import devices_of, prospects_for
 from search.recipe import Recipe
@@ -93,6 +93,13 @@ class Scribe:
         self.watch.again(line)
         self.wandb_log.again(line)
 
+    def judged(self, last_rung: int, worth: Worth) -> None:
+        """What those measured in full are ranked by, wherever the ledger is read: written where it is news."""
+        for trial in ranked(trials_of(self.ledger.read()).values(), last_rung):
+            value = round(worth.in_full(trial.line), 6)
+            if value != trial.judged:
+                self.ledger.append({"event": "judged", "trial": trial.name, "value": value})
+
     def say(self, text: str) -> None:
         self.watch.say(text)
 
@@ -154,11 +161,11 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
     proposer.foresee(prospects_for(job.space, job.base, devices_of(nodes) if job.device == "cuda" else []))
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values(), job.devices)
+    worth = worth_of(job, records.values())
     finals = Finals(
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
-        trials_at_once(resources, nodes),
+        trials_at_once(resources, nodes), lambda trial: worth.in_full(trial.line),
     )  # fmt: skip
-    worth = worth_of(job, records.values())
     room = Room(lambda: trials_at_once(resources, fleet.resources()))
     searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line, room)
     trainable = tune.with_parameters(
@@ -212,6 +219,8 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
             searcher.only_finals()  # Tune ended all that ran: the best are measured again in a sitting of their own
             if not searcher.done:
                 fit(None)
+    if searcher.done:
+        scribe.judged(job.last_rung, worth)
     return searcher.done
 
 

@@ -27,11 +27,12 @@ def pick(trials: list[TrialRecord], how: str, last_rung: int) -> TrialRecord:
     if not full:
         raise RunFailed("no trial was measured in full: nothing can be handed over; resume the search")
     best = {
-        "score": lambda line: -line["score"],
         "quality": lambda line: -line["perf_norm"],
         "size": lambda line: line["size_bytes"],
         "speed": lambda line: -line["speed_norm"],
     }
+    if how == "score":
+        return full[0]
     if how in best:
         return min(full, key=lambda trial: best[how](trial.line))
     for trial in full:

@@ -37,17 +37,23 @@ class Measures(Protocol):
     def close(self) -> None: ...
 
 
-def once_measured(trials: Iterable[TrialRecord], last_rung: int, finalists: int) -> list[TrialRecord]:
+Value = Callable[[TrialRecord], float]
+
+
+def once_measured(
+    trials: Iterable[TrialRecord], last_rung: int, finalists: int, value: Value | None = None
+) -> list[TrialRecord]:
     """Which of the best `finalists`, by what is known now, have been measured only once."""
-    return [trial for trial in ranked(trials, last_rung)[:finalists] if trial.again is None]
+    return [trial for trial in ranked(trials, last_rung, value)[:finalists] if trial.again is None]
 
 
 class Finals:
     """Until the best `finalists` all were measured again; one that falls behind lets another one up.
 
-    `records` reads the ledger, which `tells` writes. A model that is broken is failed by name. Any other fault is none
-    of the model's: the first measurements stand then, nobody else is begun, and `resume` tries again. No more than
-    `at_once` are under way: whoever were begun to wait for a worker would be measured whatever came of those before.
+    `records` reads the ledger, which `tells` writes; `value` says what a trial is ranked by. A model that is broken is
+    failed by name. Any other fault is none of the model's: the first measurements stand then, nobody else is begun, and
+    `resume` tries again. No more than `at_once` are under way: whoever were begun to wait for a worker would be
+    measured whatever came of those before.
     """
 
     def __init__(
@@ -57,12 +63,14 @@ class Finals:
         records: Callable[[], Iterable[TrialRecord]],
         tells: Tells,
         at_once: int = 1,
+        value: Value | None = None,
     ) -> None:
         self.last_rung = last_rung
         self.finalists = finalists
         self.records = records
         self.tells = tells
         self.at_once = at_once
+        self.value = value
         self.under_way: dict[str, TrialRecord] = {}
         self.given_up = False
         self._left: list[TrialRecord] | None = None  # nobody knows before the ledger is read: asked ten times a second
@@ -102,7 +110,7 @@ class Finals:
         if self.given_up:
             return []
         if self._left is None:
-            self._left = once_measured(self.records(), self.last_rung, self.finalists)
+            self._left = once_measured(self.records(), self.last_rung, self.finalists, self.value)
         return [trial for trial in self._left if trial.name not in self.under_way]
 
 

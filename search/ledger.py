@@ -1,15 +1,16 @@
 """The ledger: one JSON line an event, appended and fsynced. What stands here is true; everything else is read from it.
 
 Events: `rung` (a trial finished a rung), `end` (a trial's status and reason; the last one counts), `again` (one of the
-best was measured in full once more, with answers and timings of its own; a line like the rung's). The baseline is part
-of each. One writer, the driver; readers tolerate a last line cut off by a crash.
+best was measured in full once more, with answers and timings of its own; a line like the rung's), `judged` (a trial's
+score with the speed that all of a search's timings tell, once the search is over). The baseline is part of each that
+measured. One writer, the driver; readers tolerate a last line cut off by a crash.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class TrialRecord:
         self.name = name
         self.rungs: dict[int, dict[str, Any]] = {}
         self.again: dict[str, Any] | None = None
+        self.judged: float | None = None  # after all that was measured of it
         self.end: dict[str, Any] | None = None
         self.ended = -1  # place of that event in the ledger
 
@@ -93,6 +95,11 @@ class TrialRecord:
         return self.last
 
     @property
+    def standing(self) -> float:
+        """What it is ranked by: its score as it was judged in the end, or, until then, as it was measured."""
+        return float(self.line["score"]) if self.judged is None else self.judged
+
+    @property
     def status(self) -> str:
         return str(self.end["status"]) if self.end is not None else RUNNING
 
@@ -103,15 +110,22 @@ def trials_of(events: Iterable[dict[str, Any]]) -> dict[str, TrialRecord]:
     for place, event in enumerate(events):
         trial = trials.setdefault(event["trial"], TrialRecord(event["trial"]))
         if event["event"] == "rung":
-            trial.rungs[event["rung"]] = event
+            trial.rungs[event["rung"]], trial.judged = event, None
         elif event["event"] == "again":
-            trial.again = event
+            trial.again, trial.judged = event, None
+        elif event["event"] == "judged":
+            trial.judged = event["value"]
         elif event["event"] == "end":
             trial.end, trial.ended = event, place
     return trials
 
 
-def ranked(trials: Iterable[TrialRecord], last_rung: int) -> list[TrialRecord]:
-    """Trials measured in full, best score first: what was stopped early is not compared with what was not."""
+def ranked(
+    trials: Iterable[TrialRecord], last_rung: int, value: Callable[[TrialRecord], float] | None = None
+) -> list[TrialRecord]:
+    """Trials measured in full, best first: what was stopped early is not compared with what was not.
+
+    By `value`; where none is given, by what the ledger says of their standing.
+    """
     full = [trial for trial in trials if last_rung in trial.rungs and trial.status in {FINISHED, STOPPED}]
-    return sorted(full, key=lambda trial: -float(trial.line["score"]))
+    return sorted(full, key=lambda trial: -(trial.standing if value is None else value(trial)))

@@ -22,7 +22,7 @@ from search.target import in_words, predicted_of
 COLUMNS = (
     "trial", "status", "rung", "score", "score_low", "score_high", "perf_norm", "speed_norm", "perf", "perf_base",
     "sec_per_token", "sec_per_token_base", "length_ratio", "fixed_norm", "fixed_low", "fixed_high", "first_score",
-    "perf_by", "speed_by",
+    "judged", "perf_by", "speed_by",
     "size_mb", "seconds", "cached_steps", "recipe", "reason",
 )  # fmt: skip
 
@@ -77,6 +77,8 @@ def status_of(job: Job) -> dict[str, Any]:
             f"best: {best['trial']}  score {best['score']:.4f} [{best['score_low']:.4f}, {best['score_high']:.4f}]  "
             f"PerfNorm {best['perf_norm']:.3f}  SpeedNorm {best['speed_norm']:+.3f}  {told['best']['recipe']}"
         )
+        told["best"]["judged"] = full[0].judged
+        lines += _as_judged(full)
         told["best"]["predicted"] = predicted_of(job.space, Recipe.of(best["recipe"]), job.base, best["device"])
         if best.get("fixed_norm") is not None:
             lines.append(f"its SpeedNorm with answers as long as the base's: {best['fixed_norm']:+.3f} "
@@ -107,6 +109,17 @@ def who_works(job: Job, told: dict[str, Any]) -> list[str]:
     return [f"nobody is at work on it: `squeeze resume {job.place}` goes on with what is left to do"]
 
 
+def _as_judged(full: list[TrialRecord]) -> list[str]:
+    """Why the best is not the one with the highest score, where it is not."""
+    highest = max(full, key=lambda trial: float(trial.line["score"]))
+    if highest is full[0]:
+        return []
+    return [
+        f"ranked by {full[0].standing:.4f}, the score with the speed that all timings tell together; {highest.name} "
+        f"measured {highest.line['score']:.4f}, and by that comes to {highest.standing:.4f}"
+    ]
+
+
 def in_order(job: Job) -> list[TrialRecord]:
     """Trials measured in full by score, then the others by how far they came."""
     trials = list(trials_of(Ledger(job.run / "ledger.jsonl").read()).values())
@@ -126,6 +139,7 @@ def row_of(trial: TrialRecord, last_rung: int) -> dict[str, Any]:
         + " twice" * (trial.again is not None)
         + " by likelihood" * (line is not None and line.get("perf_by") == "likelihood"),
         "first_score": trial.rungs[last_rung]["score"] if trial.again is not None else None,
+        "judged": trial.judged,
         "size_mb": line["size_bytes"] / 1e6 if line else None,
         "seconds": sum(stage["seconds"] for stage in stages),
         "cached_steps": sum(stage["cached"] for stage in stages),

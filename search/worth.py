@@ -1,8 +1,8 @@
 """What a trial is judged by on its way: what is known of its final score, not what one low rung happened to show.
 
 Speed is that of `search.pace`. Perf of few items is weighed with what the trial's likelihood said before, by how
-precise either is. A full measurement is worth its score, and the ledger keeps all figures as they were measured. Knows
-nothing of schedulers and searchers.
+precise either is. A full measurement is worth its score, but in the end those are compared with each other by the speed
+that all timings tell. The ledger keeps all figures as they were measured. Knows nothing of schedulers and searchers.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ class Worth:
         if line["rung"] >= self.last:
             return float(line["score"])
         return combine(self._perf(line), self.pace.speed(line))
+
+    def in_full(self, line: Mapping[str, Any]) -> float:
+        """Of a measurement in full, which is compared with other such: its score with the speed that all timings tell.
+
+        Its answers are what they are, its timing alone had luck: whoever leads a list of noisy scores had most of it.
+        """
+        return combine(float(line["perf_norm"]), self.pace.speed(line))
 
     def _perf(self, line: Mapping[str, Any]) -> float:
         own = float(line["perf_norm"])

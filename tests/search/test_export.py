@@ -176,6 +176,13 @@ def test_which_trial_is_handed_over(how, name):
     assert pick(records(), how, last_rung=2).name == name
 
 
+def test_the_best_by_score_is_who_is_ranked_first():
+    """A score as it was measured may be luck of its timing: see `TrialRecord.standing`."""
+    trials = records()
+    trials[1].judged = 0.55
+    assert pick(trials, "score", last_rung=2).name == "t000"
+
+
 def test_a_trial_stopped_early_is_not_handed_over():
     with pytest.raises(BadInput, match="t003"):
         pick(records(), "t003", last_rung=2)

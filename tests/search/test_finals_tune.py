@@ -104,8 +104,12 @@ def plan(folder, text=""):
 
 
 def heard(job):
-    """The ledger's lines after those that were there at first, in short; and what the workers did."""
+    """The ledger's lines after those that were there at first, in short; and what the workers did.
+
+    Without the last words on who is ranked how, which follow them.
+    """
     lines = Ledger(job.run / "ledger.jsonl").read()[2 * len(FIRST) :]
+    lines = [line for line in lines if line["event"] != "judged"]
     work = [line.split(" by ")[0] for line in (job.run / "work.txt").read_text().splitlines()]
     return [(line["event"], line["trial"], line.get("status", line.get("score"))) for line in lines], work
 
@@ -129,6 +133,7 @@ def test_an_interrupted_search_measures_nobody_again_and_a_resumed_one_does_on_i
     assert [trial.name for trial in trials] == [*FIRST, "t004"]
     known = trials_of(Ledger(job.run / "ledger.jsonl").read())
     assert known["t002"].end["reason"] == "measured again: ModelFault: NaN"
+    assert {name for name, one in known.items() if one.judged is not None} == {*FIRST, "t004"} - {"t002"}
     assert known["t001"].line["score"] == 0.55
 
 

@@ -113,3 +113,19 @@ def test_results_are_learned_from_as_they_come():
     assert worth.of_result(told) == worth.of_line(line)
     assert set(worth.pace.timed) == {"t000"}
     assert worth.of_result({"score": 0.0, "event": ""}) == 0.0
+
+
+def test_in_full_a_lucky_timing_does_not_lead():
+    """Two of the same shape and quality: one timed luckily, both with an interval that says how little that tells."""
+    pace = taught()
+    worth = Worth(pace, 2)
+    lines = {
+        "lucky": line_of("lucky", recipe_of(2, "W8A8"), speed_of(2, "W8A8") + 0.08, 0.08, rung=2),
+        "better": line_of("better", recipe_of(2, "W8A8"), speed_of(2, "W8A8"), 0.08, rung=2, perf_norm=0.93),
+    }
+    for line in lines.values():
+        worth.learn(line)
+    assert worth.of_line(lines["lucky"]) > worth.of_line(lines["better"])  # 0.49 and 0.465: as measured
+    assert worth.in_full(lines["better"]) > worth.in_full(lines["lucky"])
+    precise = lines["lucky"] | {"speed_low": speed_of(2, "W8A8") + 0.079, "speed_high": speed_of(2, "W8A8") + 0.081}
+    assert worth.in_full(precise) == pytest.approx(worth.of_line(precise), abs=0.003)  # a GPU's: it stands as it is

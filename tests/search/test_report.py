@@ -10,7 +10,7 @@ from search.home import VERDICT
 from search.job import Job
 from search.ledger import Ledger
 from search.picture import figure
-from search.report import in_order, status_of, who_works, write_report
+from search.report import in_order, row_of, status_of, who_works, write_report
 from search.verify import pending
 from tests.search.conftest import end_line, rung_line
 
@@ -39,6 +39,20 @@ def test_the_best_is_the_best_of_those_measured_in_full(job):
     assert told["ties"] == ["t002"]  # its interval reaches into the leader's; t000's does not
     assert told["counts"] == {"finished": 3, "stopped": 1, "infeasible": 1, "running": 1}
     assert (told["steps_built"], told["steps_from_store"]) == (6, 0)
+
+
+def test_who_leads_without_the_highest_score_is_told_why(job):
+    assert "all timings" not in status_of(job)["text"]
+    for name, value in {"t001": 0.60, "t002": 0.615, "t000": 0.59}.items():
+        job.ledger().append({"event": "judged", "trial": name, "value": value})
+    told = status_of(job)
+    assert (told["best"]["trial"], told["best"]["score"], told["best"]["judged"]) == ("t002", 0.62, 0.615)
+    assert (
+        "ranked by 0.6150, the score with the speed that all timings tell together; t001 measured 0.6300, and by that "
+        "comes to 0.6000" in told["text"]
+    )
+    assert [trial.name for trial in in_order(job)[:3]] == ["t002", "t001", "t000"]
+    assert row_of(in_order(job)[0], job.last_rung)["judged"] == 0.615
 
 
 def test_who_was_interrupted_is_told_what_to_do_next(job):
