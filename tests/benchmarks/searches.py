@@ -2,10 +2,9 @@
 
 Each is `squeeze search` on the table's space and evaluation, with the searcher, eta, trials and finalists that a space
 has by default, from a seed of its own, on `--nodes` Ray nodes that have cores of their own, as many as the table's
-workers had, and take one trial at a time each. All share a store. What a search hands over is looked up in the table,
-by the score that all its timings together give (`Table.pooled`), and by the same with the mean PerfNorm of other
-trainings (`Table.expected`): how far below the best of all recipes is it? Started again, it goes on with what is not
-finished.
+workers had, and take one trial at a time each. All share a store. What
+a search hands over is looked up in the table, by the score that all its timings together give (`Table.pooled`): how far
+below the table's best is it? Started again, it goes on with what is not finished.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from search.ledger import Ledger, ranked, trials_of
 from search.recipe import Recipe
 from tests.benchmarks.table import Table
 
-OWN = ("eta:", "searcher:", "trials:", "finalists:")  # of the recording; a search has the defaults
+OWN = ("eta:", "searcher:", "trials:", "finalists:", "timing_seconds:")  # of the recording; a search has the defaults
 WITHIN = 0.01  # of the table's best score
 
 
-def space_for(table: Table, folder: Path) -> Path:
+def space_for(table: Table, folder: Path, timing: float) -> Path:
     """The table's space as a search is given it."""
     lines = [line for line in table.about["space"].splitlines() if not line.startswith(OWN)]
+    lines.append(f"timing_seconds: {timing:g}")
     path = folder / "space.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -52,12 +52,11 @@ def start(folder: Path, space: Path, seed: int, nodes: list[list[int]]) -> subpr
 
 
 class Found(NamedTuple):
-    """What a search came to; `close` once it is over and handed over a recipe within `WITHIN` of the best: by the
-    table, and by the mean of other trainings."""
+    """What a search came to; `close` once it is over and handed over a recipe within `WITHIN` of the table's best."""
 
     told: str
     over: bool = False
-    close: tuple[bool, bool] = (False, False)
+    close: bool = False
 
 
 def found_by(run: Path, table: Table) -> Found:
@@ -73,14 +72,12 @@ def found_by(run: Path, table: Table) -> Found:
         return Found(f"{len(trials)} trials; the table has no full measurement of {recipe}")
     over = len(trials) >= job.trials and not once_measured(trials, job.last_rung, job.space.finalists)
     over = over and all(trial.end is not None for trial in trials)
-    told, short = (
-        f"{len(trials)} trials{'' if over else ', NOT over'}, score {best.line['score']:.4f}; below the best ",
-        [],
+    short = max(table.pooled.values()) - table.pooled[recipe.hash]
+    told = (
+        f"{len(trials)} trials{'' if over else ', NOT over'}, score {best.line['score']:.4f}; in the table "
+        f"{table.pooled[recipe.hash]:.4f}, {short:.4f} below its best: {recipe}"
     )
-    for by, scores in (("in the table", table.pooled), ("over trainings", table.expected)):
-        short.append(max(scores.values()) - scores[recipe.hash])
-        told += f"{by} {short[-1]:.4f} ({scores[recipe.hash]:.4f}), "
-    return Found(f"{told}: {recipe}", over, (over and short[0] <= WITHIN, over and short[1] <= WITHIN))
+    return Found(told, over, over and short <= WITHIN)
 
 
 def main(
@@ -90,6 +87,7 @@ def main(
     at_once: Annotated[int, typer.Option(min=1, help="searches side by side")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="of each: trials side by side")] = 1,
     cores: Annotated[int, typer.Option(min=1, help="of each node: the table's speeds are those of 2")] = 2,
+    timing: Annotated[float, typer.Option(min=0, help="seconds of it on the last rung at most")] = 60.0,
     minutes: Annotated[float, typer.Option(help="end after so long; 0: only when done")] = 0.0,
 ) -> None:
     begin, here = time.monotonic(), sorted(os.sched_getaffinity(0))
@@ -98,7 +96,7 @@ def main(
         raise typer.BadParameter(f"{at_once} searches on {nodes} nodes of {cores} cores each: there are {len(here)}")
     out.mkdir(parents=True, exist_ok=True)
     table = Table.read()
-    space = space_for(table, out)
+    space = space_for(table, out, timing)
     asked = list(range(first, first + seeds))
     left, running = list(asked), dict[int, subprocess.Popen[bytes]]()
     while left or running:
@@ -119,9 +117,8 @@ def main(
     for seed, one in zip(asked, found, strict=True):
         print(f"seed {seed}: {one.told}")
     over = sum(one.over for one in found)
-    by_table, by_trainings = (sum(one.close[number] for one in found) for number in (0, 1))
     print(
-        f"within {WITHIN:g} of the best: {by_table} of {over} that are over by the table, {by_trainings} over trainings"
+        f"{sum(one.close for one in found)} of {over} searches that are over end within {WITHIN:g} of the table's best"
     )
 
 

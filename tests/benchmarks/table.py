@@ -7,9 +7,7 @@ holds by then. Metadata: `space` (the YAML's text), `machine`, `engine`, `versio
 
 from __future__ import annotations
 
-import csv
 import json
-import statistics
 import tempfile
 from collections import Counter
 from functools import cached_property
@@ -31,7 +29,6 @@ from search.worth import Worth
 from tests.benchmarks.recorded import Recording, text_of
 
 TABLE = Path(__file__).with_name("tiny_table.parquet")
-TRAININGS = Path(__file__).with_name("tiny_trainings.csv")  # tests.benchmarks.trainings writes it
 STAGE = pa.struct(
     [
         ("step", pa.string()),
@@ -152,25 +149,6 @@ class Table:
         for line in lines:
             worth.learn(line)
         return {line["trial"]: worth.of_line(line) for line in lines}
-
-    @cached_property
-    def trainings(self) -> dict[str, list[float]]:
-        """By recipe's hash its PerfNorm in full after other trainings than the table's, where there are any."""
-        found: dict[str, list[float]] = {}
-        if TRAININGS.exists():
-            with TRAININGS.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    found.setdefault(row["recipe_hash"], []).append(float(row["perf_norm"]))
-        return found
-
-    @cached_property
-    def expected(self) -> dict[str, float]:
-        """By recipe's hash `pooled`, where there are other trainings with their mean PerfNorm in place of the table's:
-        a recipe that was looked at again for its good score was lucky, more often than not."""
-        found = dict(self.pooled)
-        for name, trained in self.trainings.items():
-            found[name] += (statistics.fmean(trained) - float(self.rows[name][-1].perf_norm or 0.0)) / 2
-        return found
 
     def final(self, name: str) -> float | None:
         """The score of the recipe with this hash, measured in full; None where it never was."""
