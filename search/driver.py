@@ -32,6 +32,7 @@ from search.wandb_log import WandbLog
 from search.watch import Watch
 from search.worth import Worth
 
+SAME = 1e-5  # scores that differ by less do so by the order in which timings were added
 MOST_ASKED = 64  # nodes that a search asks an autoscaler for: how many it starts is the cluster's own limit
 
 
@@ -95,10 +96,10 @@ class Scribe:
 
     def judged(self, last_rung: int, worth: Worth) -> None:
         """What those measured in full are ranked by, wherever the ledger is read: written where it is news."""
-        for trial in ranked(trials_of(self.ledger.read()).values(), last_rung):
-            value = round(worth.in_full(trial.line), 6)
-            if value != trial.judged:
-                self.ledger.append({"event": "judged", "trial": trial.name, "value": value})
+        full = ranked(trials_of(self.ledger.read()).values(), last_rung)
+        values = {trial.name: round(worth.in_full(trial.line), 6) for trial in full}
+        if any(one.judged is None or abs(one.judged - values[one.name]) > SAME for one in full):
+            self.ledger.append({"event": "judged", "values": values})
 
     def say(self, text: str) -> None:
         self.watch.say(text)
@@ -219,8 +220,8 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
             searcher.only_finals()  # Tune ended all that ran: the best are measured again in a sitting of their own
             if not searcher.done:
                 fit(None)
-    if searcher.done:
-        scribe.judged(job.last_rung, worth)
+        if searcher.done:
+            scribe.judged(job.last_rung, worth)
     return searcher.done
 
 

@@ -32,7 +32,8 @@ def _bests(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
     for how, trial in bests(trials, job.last_rung).items():
         line = trial.line
         told = {
-            "score": f"{line['score']:.4f} [{line['score_low']:.4f}, {line['score_high']:.4f}]",
+            "score": f"{line['score']:.4f} [{line['score_low']:.4f}, {line['score_high']:.4f}]"
+            + (f", judged as {trial.judged:.4f}" if trial.judged is not None else ""),
             "quality": f"PerfNorm {line['perf_norm']:.3f}{_interval(line, 'perf', '.3f')}",
             "size": f"{line['size_bytes'] / 1e6:.1f} MB",
             "speed": f"SpeedNorm {line['speed_norm']:+.3f} [{line['speed_low']:+.3f}, {line['speed_high']:+.3f}]",

@@ -30,7 +30,7 @@ class Mattered(NamedTuple):
 
 
 def front(trials: Sequence[TrialRecord], last_rung: int) -> list[TrialRecord]:
-    """Of the trials measured in full those that no other beats in quality, speed and size at once; best score first."""
+    """Of the trials measured in full those that no other beats in quality, speed and size at once; the best first."""
     full = ranked(trials, last_rung)
     return [one for one in full if not any(_beats(other.line, one.line) for other in full)]
 

@@ -1,9 +1,10 @@
 """The ledger: one JSON line an event, appended and fsynced. What stands here is true; everything else is read from it.
 
 Events: `rung` (a trial finished a rung), `end` (a trial's status and reason; the last one counts), `again` (one of the
-best was measured in full once more, with answers and timings of its own; a line like the rung's), `judged` (a trial's
-score with the speed that all of a search's timings tell, once the search is over). The baseline is part of each that
-measured. One writer, the driver; readers tolerate a last line cut off by a crash.
+best was measured in full once more, with answers and timings of its own; a line like the rung's), `judged` (once a
+search is over, of all that was measured in full the score with the speed that all timings tell; it holds until anything
+is measured). The baseline is part of each that measured. One writer, the driver; readers tolerate a last line cut off
+by a crash.
 """
 
 from __future__ import annotations
@@ -107,16 +108,22 @@ class TrialRecord:
 def trials_of(events: Iterable[dict[str, Any]]) -> dict[str, TrialRecord]:
     """Events gathered by trial, in the order in which trials first appear."""
     trials: dict[str, TrialRecord] = {}
+    judged: dict[str, float] = {}
     for place, event in enumerate(events):
+        if event["event"] == "judged":
+            judged = event["values"]
+            continue
         trial = trials.setdefault(event["trial"], TrialRecord(event["trial"]))
         if event["event"] == "rung":
-            trial.rungs[event["rung"]], trial.judged = event, None
+            trial.rungs[event["rung"]] = event
+            judged = {}  # all or none: a score as it was measured is not compared with what others were judged
         elif event["event"] == "again":
-            trial.again, trial.judged = event, None
-        elif event["event"] == "judged":
-            trial.judged = event["value"]
+            trial.again = event
+            judged = {}
         elif event["event"] == "end":
             trial.end, trial.ended = event, place
+    for name, value in judged.items():
+        trials[name].judged = value
     return trials
 
 

@@ -71,7 +71,7 @@ def status_of(job: Job) -> dict[str, Any]:
             key: best[key] for key in ("trial", "score", "score_low", "score_high", "perf_norm", "speed_norm")
         }
         told["best"]["recipe"] = str(Recipe.of(best["recipe"]))
-        others = [trial.name for trial in full[1:] if trial.line["score_high"] >= best["score_low"]]
+        others = [trial.name for trial in full[1:] if _overlap(trial.line, best)]
         told["ties"] = others
         lines.append(
             f"best: {best['trial']}  score {best['score']:.4f} [{best['score_low']:.4f}, {best['score_high']:.4f}]  "
@@ -109,6 +109,10 @@ def who_works(job: Job, told: dict[str, Any]) -> list[str]:
     return [f"nobody is at work on it: `squeeze resume {job.place}` goes on with what is left to do"]
 
 
+def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(one["score_high"] >= other["score_low"] and one["score_low"] <= other["score_high"])
+
+
 def _as_judged(full: list[TrialRecord]) -> list[str]:
     """Why the best is not the one with the highest score, where it is not."""
     highest = max(full, key=lambda trial: float(trial.line["score"]))
@@ -121,7 +125,7 @@ def _as_judged(full: list[TrialRecord]) -> list[str]:
 
 
 def in_order(job: Job) -> list[TrialRecord]:
-    """Trials measured in full by score, then the others by how far they came."""
+    """Trials measured in full by their standing, then the others by how far they came."""
     trials = list(trials_of(Ledger(job.run / "ledger.jsonl").read()).values())
     full = ranked(trials, job.last_rung)
     rest = [trial for trial in trials if trial not in full]

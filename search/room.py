@@ -9,6 +9,7 @@ start of another that is made for it: where trials end sooner than workers start
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+LONG = 600.0  # seconds in which a worker starts, if it ever does: others may hold places that Ray counts
 UNLIMITED = "1000"  # what Tune is told, in TUNE_MAX_PENDING_TRIALS_PG, for this to be the limit
 
 
@@ -27,6 +29,7 @@ class Room(Callback):
         self.running = 0
         self.taken = 0  # by trials that run or wait for a worker; those that are paused take none
         self.waits = self.paused = False  # whether some do
+        self.since: dict[str, float] = {}  # when those that are pending were first seen to be
 
     @property
     def full(self) -> bool:
@@ -39,14 +42,18 @@ class Room(Callback):
         self.waits = True
 
     def next_of(self, pending: Sequence[Trial]) -> Trial:
-        """Whom a worker that is free is for: of those pending, oldest first, the first for whom none is starting."""
-        if len(pending) == 1:
+        """Whom a worker that is free is for: of those pending, in the order of their making, the first for whom none is
+        starting, as far as counting tells; and whoever has waited for `LONG`, since its worker may never come."""
+        oldest = self.since.get(pending[0].trial_id)
+        if len(pending) == 1 or (oldest is not None and time.monotonic() - oldest > LONG):
             return pending[0]
         starting = self.side_by_side() - self.running - 1  # all places but those at work and the free one
         return pending[min(max(starting, 0), len(pending) - 1)]
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         states = Counter(trial.status for trial in trials)
+        now, pending = time.monotonic(), [one.trial_id for one in trials if one.status == Trial.PENDING]
+        self.since = {name: self.since.get(name, now) for name in pending}
         self.running = states[Trial.RUNNING]
         self.taken = states[Trial.PENDING] + self.running
         self.waits, self.paused = states[Trial.PENDING] > 0, states[Trial.PAUSED] > 0

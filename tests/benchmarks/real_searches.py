@@ -57,7 +57,7 @@ def ranking(events: list[dict[str, Any]], table: Table) -> Ranking:
     def told(full: list[TrialRecord]) -> tuple[float, str]:
         return short(full[0]), str(Recipe.of(full[0].recipe))
 
-    single = ranked(trials, table.last_rung)
+    single = ranked(trials, table.last_rung, lambda trial: float(trial.line["score"]))
     pooled = ranked(trials, table.last_rung, lambda trial: worth.in_full(trial.line))
     return Ranking(told(single), told(pooled), min(map(short, single)))
 

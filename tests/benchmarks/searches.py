@@ -71,7 +71,7 @@ def found_by(run: Path, table: Table) -> Found:
     if recipe.hash not in table.pooled:
         return Found(f"{len(trials)} trials; the table has no full measurement of {recipe}")
     over = len(trials) >= job.trials and not once_measured(trials, job.last_rung, job.space.finalists)
-    over = over and all(trial.end is not None for trial in trials)
+    over = over and best.judged is not None and all(trial.end is not None for trial in trials)
     short = max(table.pooled.values()) - table.pooled[recipe.hash]
     told = (
         f"{len(trials)} trials{'' if over else ', NOT over'}, score {best.line['score']:.4f}; in the table "

@@ -66,13 +66,13 @@ def test_those_that_were_judged_are_ranked_by_that():
     events = [
         rung_line("t000", 2, 0.6), end_line("t000", "finished"),
         rung_line("t001", 2, 0.7), end_line("t001", "finished"),
-        {"event": "judged", "trial": "t001", "value": 0.58},
-        {"event": "judged", "trial": "t000", "value": 0.61},
+        {"event": "judged", "values": {"t000": 0.61, "t001": 0.58}},
     ]  # fmt: skip
     trials = trials_of(events)
     assert [trial.name for trial in ranked(trials.values(), last_rung=2)] == ["t000", "t001"]
     assert trials["t001"].line["score"] == 0.7  # what was measured stays
-    newer = trials_of([*events, rung_line("t001", 2, 0.65) | {"event": "again"}])
-    assert newer["t001"].standing == 0.65  # the judgement was of another measurement
+    for more in ([rung_line("t001", 2, 0.65) | {"event": "again"}], [rung_line("t002", 0, 0.5)]):
+        newer = trials_of([*events, *more])  # all are ranked by one measure: by scores, until they are judged again
+        assert [trial.name for trial in ranked(newer.values(), 2)] == ["t001", "t000"]
     by_name = ranked(trials.values(), 2, value=lambda trial: float(trial.name[1:]))
     assert [trial.name for trial in by_name] == ["t001", "t000"]

@@ -43,8 +43,7 @@ def test_the_best_is_the_best_of_those_measured_in_full(job):
 
 def test_who_leads_without_the_highest_score_is_told_why(job):
     assert "all timings" not in status_of(job)["text"]
-    for name, value in {"t001": 0.60, "t002": 0.615, "t000": 0.59}.items():
-        job.ledger().append({"event": "judged", "trial": name, "value": value})
+    job.ledger().append({"event": "judged", "values": {"t001": 0.60, "t002": 0.615, "t000": 0.59}})
     told = status_of(job)
     assert (told["best"]["trial"], told["best"]["score"], told["best"]["judged"]) == ("t002", 0.62, 0.615)
     assert (

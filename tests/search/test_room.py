@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from search.budget import Budget
-from search.room import Room
+from search.room import LONG, Room
 from search.searchers.chance import ByChance
 from search.tune_searcher import RecipeSearcher
 
 
 def in_state(*statuses):
-    return [SimpleNamespace(status=status) for status in statuses]
+    return [SimpleNamespace(status=status, trial_id=str(number)) for number, status in enumerate(statuses)]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,18 @@ def test_a_free_worker_is_for_the_first_for_whom_none_is_starting(trials, chosen
     room, trials = Room(lambda: 3), in_state(*trials)
     room.on_step_begin(iteration=0, trials=trials)
     assert room.next_of([one for one in trials if one.status == "PENDING"]) is trials[chosen]
+
+
+def test_whoever_waits_for_a_worker_that_never_comes_gets_one_in_the_end(monkeypatch):
+    """Others hold three of the four places that Ray counts."""
+    now = [0.0]
+    monkeypatch.setattr("search.room.time.monotonic", lambda: now[0])
+    room, trials = Room(lambda: 4), in_state("RUNNING", "PENDING", "PENDING", "PENDING")
+    chosen = []
+    for now[0] in (0.0, LONG - 1, LONG + 1):
+        room.on_step_begin(iteration=0, trials=trials)
+        chosen.append(room.next_of(trials[1:]).trial_id)
+    assert chosen == ["3", "3", "1"]
 
 
 def test_a_search_that_is_over_says_so_once_there_is_room(space):
