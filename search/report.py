@@ -162,9 +162,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
     interval = "" if row["score"] is None else f"{row['score_low']:.3f} – {row['score_high']:.3f}"
     return [
-        row["trial"], row["status"], row["rung"], number("score", ".4f"), interval, number("perf_norm", ".3f"),
-        number("speed_norm", "+.3f"), number("fixed_norm", "+.3f"), number("size_mb", ".1f"), row["recipe"],
-        row["reason"],
+        row["trial"], row["status"], row["rung"], number("score", ".4f"), number("judged", ".4f"), interval,
+        number("perf_norm", ".3f"), number("speed_norm", "+.3f"), number("fixed_norm", "+.3f"),
+        number("size_mb", ".1f"), row["recipe"], row["reason"],
     ]  # fmt: skip
 
 
@@ -173,6 +173,7 @@ HEAD = [
     "status",
     "rung",
     "score",
+    "ranked as",
     "95 %",
     "PerfNorm",
     "SpeedNorm",

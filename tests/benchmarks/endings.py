@@ -2,9 +2,9 @@
 
 The table has every recipe timed once, and "the best" in it are those by `Table.pooled`. A real search times each anew,
 in fresh engines: here SpeedNorm is the pooled one and deviates at each measurement by what the rung's own interval says
-and what lies between engines. PerfNorm of a recipe repeats to the digit; with `--perf`, that of what is trained deviates
-once a sitting, since all searches of one share a store. Then the best are measured again, as `search.finals` does.
-Simulated time, no Ray, no work.
+and what lies between engines. PerfNorm of a recipe repeats to the digit; with `--perf`, that of what is trained
+deviates once a sitting, since all searches of one share a store. Then the best are measured again, as `search.finals`
+does. Simulated time, no Ray, no work.
 """
 
 from __future__ import annotations

@@ -114,6 +114,12 @@ def heard(job):
     return [(line["event"], line["trial"], line.get("status", line.get("score"))) for line in lines], work
 
 
+def judged(job):
+    """Trials of which the ledger says what they are ranked by."""
+    known = trials_of(Ledger(job.run / "ledger.jsonl").read())
+    return {name for name, one in known.items() if one.judged is not None}
+
+
 FINALS = [("again", "t001", 0.55), ("end", "t002", "failed"), ("again", "t000", 0.61)]
 
 
@@ -133,7 +139,7 @@ def test_an_interrupted_search_measures_nobody_again_and_a_resumed_one_does_on_i
     assert [trial.name for trial in trials] == [*FIRST, "t004"]
     known = trials_of(Ledger(job.run / "ledger.jsonl").read())
     assert known["t002"].end["reason"] == "measured again: ModelFault: NaN"
-    assert {name for name, one in known.items() if one.judged is not None} == {*FIRST, "t004"} - {"t002"}
+    assert judged(job) == {*FIRST, "t004"} - {"t002"}
     assert known["t001"].line["score"] == 0.55
 
 
@@ -143,7 +149,16 @@ def test_a_search_whose_hours_are_over_measures_the_best_again_all_the_same(job)
     told, work = heard(job)
     assert told == FINALS
     assert work.count("answers-again 2") == 3
+    assert judged(job) == {"t000", "t001", "t003"}
     assert not ray.is_initialized()
+
+
+def test_a_search_that_measures_nobody_again_says_how_they_are_ranked_all_the_same(job):
+    run(job.model_copy(update={"space": job.space.model_copy(update={"finalists": 0})}), quiet=True)
+    told, work = heard(job)
+    assert told == [*[("rung", "t004", 0.3)] * 3, ("end", "t004", "finished")]
+    assert "answers-again 2" not in work
+    assert judged(job) == {*FIRST, "t004"}
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one worker at most")

@@ -52,6 +52,10 @@ def test_who_leads_without_the_highest_score_is_told_why(job):
     )
     assert [trial.name for trial in in_order(job)[:3]] == ["t002", "t001", "t000"]
     assert row_of(in_order(job)[0], job.last_rung)["judged"] == 0.615
+    _, text, page = write_report(job)
+    assert "| trial | status | rung | score | ranked as |" in text.read_text()
+    assert "| t002 | finished | 1/3 | 0.6200 | 0.6150 |" in text.read_text()
+    assert "<td>0.6200</td><td>0.6150</td>" in page.read_text()
 
 
 def test_who_was_interrupted_is_told_what_to_do_next(job):
