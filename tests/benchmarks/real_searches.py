@@ -1,18 +1,22 @@
 """Real searches on `tiny`, ranked by single timings and by all: `python -m tests.benchmarks.real_searches`.
 
-`real_searches.jsonl.xz` holds the ledgers of those that `tests.benchmarks.searches` brought to their end on 2026-11-29,
-less what no ranking reads. What each hands over is looked up in the recorded table (`Table.pooled`), whose recipes were
-timed on their own: how far below the table's best is it, and how far was the best that the search measured in full?
+`real_searches.jsonl.xz` holds the ledgers of those that `tests.benchmarks.searches` brought to their end, less what no
+ranking reads, by how long the last rung was timed; `--keep FOLDER --timing T` adds what is over in a folder of that.
+What each hands over is looked up in the recorded table (`Table.pooled`), whose recipes were timed on their own: how far
+below the table's best is it, and how far was the best that the search measured in full? And how far do measurements of
+the same recipe in full lie apart?
 """
 
 from __future__ import annotations
 
 import json
 import lzma
+import statistics
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import typer
 from rich.console import Console
 from rich.table import Table as Grid
 
@@ -21,9 +25,24 @@ from search.ledger import TrialRecord, ranked, trials_of
 from search.pace import Pace
 from search.recipe import Recipe
 from search.worth import Worth
+from tests.benchmarks.searches import found_by
 from tests.benchmarks.table import Table
 
 LEDGERS = Path(__file__).with_name("real_searches.jsonl.xz")
+FIELDS = (
+    "event", "trial", "time", "recipe", "recipe_hash", "status", "reason", "values", "rung", "score", "score_low",
+    "score_high", "perf_norm", "perf_low", "perf_high", "perf_by", "speed_norm", "speed_low", "speed_high", "speed_by",
+    "measuring_seconds", "engine", "device",
+)  # fmt: skip
+SOUND = 0.4  # scores below come of models that ramble, whose speed is anything
+SAME = 1e-9
+
+
+class Search(NamedTuple):
+    """Which of those kept."""
+
+    timing: float  # seconds of it on the last rung at most
+    seed: int
 
 
 class Ranking(NamedTuple):
@@ -35,13 +54,42 @@ class Ranking(NamedTuple):
     possible: float
 
 
-def read() -> dict[int, list[dict[str, Any]]]:
-    """Ledgers by seed."""
+class Apart(NamedTuple):
+    """Measurements of the same recipe in full: SpeedNorm's standard deviation and its degrees of freedom, and how many
+    of how many PerfNorms are the table's."""
+
+    speed: float
+    freedom: int
+    perf_same: int
+    perf_all: int
+
+
+def read() -> dict[Search, list[dict[str, Any]]]:
+    """Ledgers."""
     found = defaultdict(list)
     for line in lzma.decompress(LEDGERS.read_bytes()).decode().splitlines():
         event = json.loads(line)
-        found[event.pop("seed")].append(event)
+        found[Search(event.pop("timing"), event.pop("seed"))].append(event)
     return dict(found)
+
+
+def write(known: dict[Search, list[dict[str, Any]]]) -> None:
+    lines = (
+        json.dumps({"timing": one.timing, "seed": one.seed} | {key: event[key] for key in FIELDS if key in event})
+        for one, events in sorted(known.items())
+        for event in events
+    )
+    LEDGERS.write_bytes(lzma.compress("".join(line + "\n" for line in lines).encode(), preset=9))
+
+
+def over_in(folder: Path, timing: float, table: Table) -> dict[Search, list[dict[str, Any]]]:
+    """Ledgers of those searches of `tests.benchmarks.searches` that came to their end."""
+    runs = {int(run.name.split("-")[1]): run for run in folder.glob("seed-*") if run.is_dir()}
+    return {
+        Search(timing, seed): [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+        for seed, run in sorted(runs.items())
+        if found_by(run, table).over
+    }
 
 
 def ranking(events: list[dict[str, Any]], table: Table) -> Ranking:
@@ -62,13 +110,43 @@ def ranking(events: list[dict[str, Any]], table: Table) -> Ranking:
     return Ranking(told(single), told(pooled), min(map(short, single)))
 
 
-def main() -> None:
-    table, grid = Table.read(), Grid("seed", "by single timings", "by all", "possible", "handed over by all")
-    for seed, events in read().items():
+def apart(searches: list[list[dict[str, Any]]], table: Table) -> Apart:
+    """How far the same is measured differently."""
+    full = [one for events in searches for one in events if one["event"] in ("rung", "again")]
+    full = [one for one in full if one["rung"] == table.last_rung]
+    speeds = defaultdict(list)
+    for one in full:
+        if one["score"] > SOUND:
+            speeds[one["recipe_hash"]].append(one["speed_norm"])
+    freedom = sum(len(same) - 1 for same in speeds.values())
+    squares = sum((speed - statistics.mean(same)) ** 2 for same in speeds.values() for speed in same)
+    told = [(one["perf_norm"], table.rows[one["recipe_hash"]][-1].perf_norm) for one in full]
+    same = sum(other is not None and abs(own - other) < SAME for own, other in told)
+    return Apart((squares / freedom) ** 0.5, freedom, same, len(told))
+
+
+def main(
+    keep: Annotated[Path | None, typer.Option(help="a folder of tests.benchmarks.searches")] = None,
+    timing: Annotated[float, typer.Option(help="that it was run with")] = 60.0,
+) -> None:
+    table, known = Table.read(), read()
+    if keep is not None:
+        known |= over_in(keep, timing, table)
+        write(known)
+    grid = Grid("timing", "seed", "by single timings", "by all", "possible", "handed over by all")
+    for search, events in sorted(known.items()):
         one = ranking(events, table)
-        grid.add_row(str(seed), f"{one.single[0]:.4f}", f"{one.pooled[0]:.4f}", f"{one.possible:.4f}", one.pooled[1])
-    Console(width=140).print(grid)
+        short = [f"{value:.4f}" for value in (one.single[0], one.pooled[0], one.possible)]
+        grid.add_row(f"{search.timing:g}", str(search.seed), *short, one.pooled[1])
+    console = Console(width=150)
+    console.print(grid)
+    for seconds in sorted({search.timing for search in known}):
+        found = apart([events for search, events in known.items() if search.timing == seconds], table)
+        console.print(
+            f"timing {seconds:g}: SpeedNorm of the same recipe deviates by {found.speed:.3f} ({found.freedom} degrees "
+            f"of freedom), PerfNorm is the table's in {found.perf_same} of {found.perf_all}"
+        )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

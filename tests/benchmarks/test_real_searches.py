@@ -1,15 +1,41 @@
 """What real searches would have handed over, by how their trials are ranked."""
 
-from tests.benchmarks.real_searches import ranking, read
+import json
+
+import pytest
+
+from tests.benchmarks import real_searches
+from tests.benchmarks.real_searches import Search, apart, ranking, read, write
 from tests.benchmarks.table import Table
 
 NEAR = 0.01
 
 
-def test_ranked_by_all_timings_a_search_hands_over_about_the_best_that_it_measured():
-    """By single timings one of five did not, which lay 0.020 below what it had measured."""
-    table = Table.read()
-    found = [ranking(events, table) for events in read().values()]
-    assert len(found) == 5
-    assert all(one.pooled[0] - one.possible < NEAR for one in found)
-    assert sum(one.single[0] - one.possible < NEAR for one in found) < len(found)
+@pytest.fixture(scope="module")
+def table():
+    return Table.read()
+
+
+def test_ranked_by_all_timings_a_search_hands_over_about_the_best_that_it_measured(table):
+    """By single timings of two passes one of five did not, which lay 0.020 below what it had measured."""
+    found = {search: ranking(events, table) for search, events in read().items()}
+    assert all(one.pooled[0] - one.possible < NEAR for one in found.values())
+    short = [one for search, one in found.items() if search.timing == 0]
+    assert len(short) == 5
+    assert sum(one.single[0] - one.possible < NEAR for one in short) < len(short)
+
+
+def test_what_was_timed_longer_deviates_less_and_the_model_is_the_tables_in_any_case(table):
+    known = read()
+    of = {timing: [events for one, events in known.items() if one.timing == timing] for timing in (0, 30)}
+    brief, long = apart(of[0], table), apart(of[30], table)
+    assert long.speed < brief.speed / 2
+    assert (brief.perf_same, long.perf_same) == (brief.perf_all, long.perf_all)
+
+
+def test_what_is_kept_ranks_as_the_ledger_does(tmp_path, monkeypatch, table):
+    search, events = Search(0, 8), read()[Search(0, 8)]
+    monkeypatch.setattr(real_searches, "LEDGERS", tmp_path / "kept.xz")
+    write({search: [event | {"stages": [], "asked": "no ranking reads this"} for event in events]})
+    assert json.dumps(read()[search]) == json.dumps(events)
+    assert ranking(read()[search], table) == ranking(events, table)
