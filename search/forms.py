@@ -1,4 +1,4 @@
-"""All that a space holds: its steps in all their forms, its recipes one after another. Draws nothing."""
+"""All that a space holds: its steps in all their forms, its recipes one after another, or some by chance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.space import Space
 
 
 def steps_of(spec: Space) -> Iterator[Step]:
-    """Every step of a space once, in all its forms; of a range without points only its two ends."""
+    """Every step of a space once, in all its forms; of a range that is not `listed` only its two ends."""
     seen: set[str] = set()
     knobs = knobs_of(spec.steps)
     forms = (
@@ -31,8 +31,8 @@ def steps_of(spec: Space) -> Iterator[Step]:
 
 
 def recipes_of(spec: Space) -> Iterator[Recipe]:
-    """All recipes of a space, each once, but for the empty one, which is the base; of a range without points only its
-    two ends.
+    """All recipes of a space, each once, but for the empty one, which is the base; of a range that is not `listed` only
+    its two ends.
     """
     if spec.lanes:
         yield from {recipe.hash: recipe for recipe in spec.seed_recipes() if recipe.steps}.values()
@@ -57,6 +57,17 @@ def recipes_of(spec: Space) -> Iterator[Recipe]:
             yield Recipe([step for _, step in steps])
 
 
+def drawn(spec: Space, number: int) -> Iterator[Recipe]:
+    """So many recipes by chance, always the same, but for the empty ones among them."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(number):
+        if (recipe := spec.sample(study.ask())).steps:
+            yield recipe
+
+
 def count_of(spec: Space) -> int:
     """How many recipes `recipes_of` yields, counted without making them.
 
@@ -69,8 +80,8 @@ def count_of(spec: Space) -> int:
 
 
 def is_bounded(spec: Space) -> bool:
-    """Whether all recipes can be named: no range without points."""
-    return all(ends.points is not None or ends.low == ends.high for step in spec.steps for ends in step.ranges.values())
+    """Whether all recipes can be named: every range is `listed`."""
+    return all(ends.listed for step in spec.steps for ends in step.ranges.values())
 
 
 def _parts(knobs: list[Knob]) -> Iterator[list[Knob]]:

@@ -20,7 +20,7 @@ USE = "use"
 
 @dataclass(frozen=True)
 class Knob:
-    """One decision. `options`: what it can be; of a range without points its ends and what conditions ask of it."""
+    """One decision. `options`: what it can be; of a range not `listed` its ends and what conditions ask of it."""
 
     name: str
     step: int  # the position of its step
@@ -81,7 +81,7 @@ def knobs_of(steps: Sequence[StepSpace]) -> list[Knob]:
 
 
 def assignments(knobs: Sequence[Knob], decided: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Every way to decide `knobs`, which come in order; of a range without points only its two ends."""
+    """Every way to decide `knobs`, which come in order; of a range that is not `listed` only its two ends."""
     decided = {} if decided is None else decided
     if not knobs:
         yield decided
@@ -132,7 +132,7 @@ def _of_step(number: int, steps: Sequence[StepSpace]) -> Iterator[Knob]:
             yield Knob(f"{name}.{field}", number, field, when, step.choices[field], True)
         else:
             ends = step.ranges[field]
-            yield Knob(f"{name}.{field}", number, field, when, ends.ends, True, ends)
+            yield Knob(f"{name}.{field}", number, field, when, ends.numbers, True, ends)
 
 
 def _full(reference: str, step: str) -> str:
@@ -141,8 +141,8 @@ def _full(reference: str, step: str) -> str:
 
 
 def _with_asked(knob: Knob, knobs: Mapping[str, Knob]) -> tuple[Any, ...]:
-    """Its options; of a range without points, besides the ends, what some condition asks of it."""
-    if knob.range is None or knob.range.points is not None:
+    """Its options; of a range with too many numbers, besides the ends, what some condition asks of it."""
+    if knob.range is None or knob.range.listed:
         return knob.options
     asked = [value for other in knobs.values() for value in other.when.get(knob.name, ())]
     return tuple(dict.fromkeys((*knob.options, *asked)))
@@ -166,6 +166,13 @@ def _check_condition(
         known = ", ".join(one for one in knobs if one != whose)
         raise Misfit(f"{whose}: unknown condition {written}; it may name {known}", *place)
     other = knobs[name]
+    if other.range is not None and not other.range.whole and not other.range.listed:
+        told = f"{other.range.low} to {other.range.high} at any place between"
+        raise Misfit(
+            f"{whose}: the condition {written} {values[0]!r} would hold by no more than chance: {name} is drawn from "
+            f"{told}; give it points, or a list of choices",
+            *place,
+        )
     possible = (*other.options, False) if other.field is None and other.when else other.options
     for value in values:
         if other.can_be(value) or any(same(one, value) for one in possible):

@@ -19,7 +19,7 @@ from evaluation.workload import CONTEST
 from search.bases import find_base
 from search.errors import BadInput
 from search.estimate import cost_of
-from search.forms import count_of, is_bounded, recipes_of
+from search.forms import count_of, drawn, is_bounded, recipes_of
 from search.plan_store import hits
 from search.plan_text import lines_of
 from search.recipe import Recipe
@@ -57,7 +57,7 @@ def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
         left_out = check_inputs(spec, folder, engine, unread)
     count = count_of(spec)
     sampled = count > MOST
-    recipes = list(_drawn(spec) if sampled else recipes_of(spec))
+    recipes = list(drawn(spec, SAMPLE) if sampled else recipes_of(spec))
     seeds = spec.seed_recipes()
     looked = look(dict.fromkeys([*seeds, *recipes] if sampled else recipes), folder, engine)
     original = description_of(folder)
@@ -167,12 +167,3 @@ def sizes(looked: Looked, original: Description) -> dict[str, Any]:
         "median": round(median(number for number, _ in found)),
         **{end: {"recipe": name, "bytes": number} for end, (number, name) in ends.items()},
     }
-
-
-def _drawn(spec: Space) -> Iterable[Recipe]:
-    """`SAMPLE` recipes by chance, the same in every plan."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return (recipe for recipe in (spec.sample(study.ask()) for _ in range(SAMPLE)) if recipe.steps)

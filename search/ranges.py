@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Number = int | float
+LISTED = 1024  # whole numbers of a range that are gone through one by one; of one with more its two ends stand for it
 
 
 class Suggests(Protocol):
@@ -23,9 +24,9 @@ class Range(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: int | float = Field(description="the least that is drawn")
+    low: int | float = Field(description="the least that is drawn; only whole numbers are, of a field that is one")
     high: int | float = Field(description="the most that is drawn")
-    step: int = Field(1, ge=1, description="distance between whole numbers that are drawn")
+    step: int = Field(1, ge=1, description="distance between whole numbers that are drawn, counted from low")
     log: bool = Field(False, description="drawn evenly on a logarithmic scale")
     points: int | None = Field(
         None, ge=2, description="only so many numbers, evenly spaced and of three digits, both ends among them: a grid"
@@ -43,10 +44,10 @@ class Range(BaseModel):
             raise ValueError("step goes with whole numbers and without log")
         if self.points is not None and self.step != 1:
             raise ValueError(f"points {self.points} and step {self.step} say the same in two ways: give one of the two")
-        if self.points is not None and len(set(self.ends)) < self.points:
+        if self.points is not None and len(set(self.numbers)) < self.points:
             kind = "whole numbers" if self.whole else "numbers of three digits"
             raise ValueError(
-                f"points {self.points}: only {len(set(self.ends))} {kind} lie so between {self.low} and {self.high}"
+                f"points {self.points}: only {len(set(self.numbers))} {kind} lie so between {self.low} and {self.high}"
             )
         return self
 
@@ -56,11 +57,27 @@ class Range(BaseModel):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
-    def ends(self) -> tuple[Number, ...]:
-        """All numbers of a range with points; of one without its two ends, or one where they are the same."""
-        if self.points is None:
-            return tuple(dict.fromkeys((self.low, self.high)))
-        return tuple(self._point(number / (self.points - 1)) for number in range(self.points))
+    def top(self) -> Number:
+        """The most that is drawn: `high`, where steps come to it."""
+        return self.low + (self.high - self.low) // self.step * self.step if self.step != 1 else self.high
+
+    @property
+    def listed(self) -> bool:
+        """Whether all its numbers can be gone through."""
+        return self.points is not None or self.low == self.top or self._few
+
+    @property
+    def _few(self) -> bool:
+        return self.whole and (self.high - self.low) // self.step < LISTED
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """All numbers of a range that is `listed`; of another its two ends."""
+        if self.points is not None:
+            return tuple(self._point(number / (self.points - 1)) for number in range(self.points))
+        if self._few:
+            return tuple(range(int(self.low), int(self.high) + 1, self.step))
+        return tuple(dict.fromkeys((self.low, self.top)))
 
     def _point(self, share: float) -> Number:
         """The number at `share` of the way; rounded, so that a seed can name it."""
@@ -72,20 +89,20 @@ class Range(BaseModel):
     def draw(self, draw: Suggests, name: str) -> Number:
         """A number; with points the draw is of the point's position, whose order a searcher can learn from."""
         if self.points is not None:
-            return self.ends[draw.suggest_int(name, 0, self.points - 1)]
+            return self.numbers[draw.suggest_int(name, 0, self.points - 1)]
         if self.whole:
-            return draw.suggest_int(name, int(self.low), int(self.high), step=self.step, log=self.log)
+            return draw.suggest_int(name, int(self.low), int(self.top), step=self.step, log=self.log)
         return draw.suggest_float(name, float(self.low), float(self.high), log=self.log)
 
     def drawn_as(self, value: Any) -> Any:
         """What must be drawn for `draw` to give `value`; what it never gives is handed through."""
         if self.points is None:
             return value
-        return self.ends.index(value) if value in self.ends else value
+        return self.numbers.index(value) if value in self.numbers else value
 
     def share_of(self, drawn: Any) -> float:
         """How far between its ends lies what was drawn: from 0 to 1."""
-        low, high = (0, self.points - 1) if self.points is not None else (self.low, self.high)
+        low, high = (0, self.points - 1) if self.points is not None else (self.low, self.top)
         if low == high:
             return 0.5
         if self.log and self.points is None:
@@ -97,6 +114,6 @@ class Range(BaseModel):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if self.points is not None:
-            return value in self.ends
+            return value in self.numbers
         on_step = not self.whole or (value - self.low) % self.step == 0
         return self.low <= value <= self.high and on_step

@@ -20,7 +20,7 @@ from evaluation.nearness import check_comparable
 from evaluation.suite import Suite
 from search.bases import find_base
 from search.errors import BadInput, Misfit
-from search.forms import recipes_of, steps_of
+from search.forms import drawn, is_bounded, recipes_of, steps_of
 from search.home import Home
 from search.job import Job
 from search.joining import cluster_address, hardware_of
@@ -32,6 +32,7 @@ from search.space import SELF, Space
 from search.space_file import read_space
 from search.target import check_submissions
 
+DRAWN = 500  # recipes drawn by chance before a space whose ranges have too many numbers is refused
 PACKAGES = (
     "squeeze",
     "ray",
@@ -100,6 +101,7 @@ def check_inputs(spec: Space, folder: Path, engine: EngineTraits, unread: list[s
     that nobody can grade, and why. Raises `BadInput`; `Misfit` for a space with nothing feasible.
     """
     left_out = check_questions(spec, folder, unread)
+    _check_grid(spec)
     if spec.submissions is not None:
         check_submissions(Path(spec.submissions), folder)
     try:
@@ -220,10 +222,24 @@ def _check_harness(suite: Suite, spec: Space) -> None:
             raise BadInput(why)
 
 
+def _check_grid(spec: Space) -> None:
+    if spec.searcher != "grid":
+        return
+    for number, step in enumerate(spec.steps):
+        for field, ends in step.ranges.items():
+            if not ends.listed:
+                raise Misfit(
+                    f"searcher grid goes through all recipes, and {step.step}.{field} from {ends.low} to {ends.high} "
+                    "is too many: give it points, or take another searcher",
+                    "steps", number, field,
+                )  # fmt: skip
+
+
 def _check_feasible(spec: Space, folder: Path, engine: EngineTraits) -> None:
     shape = read_shape(folder)
     reason = ""
-    for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec)):
+    between = () if is_bounded(spec) else drawn(spec, DRAWN)
+    for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec), between):
         try:
             check_recipe(recipe.steps, shape, engine)
         except Infeasible as refusal:

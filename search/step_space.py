@@ -6,7 +6,7 @@ Knows nothing of the other steps: whether a condition names something that is th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,7 +68,7 @@ def read_step(raw: Any) -> StepSpace:
             fields = ", ".join(one for one in kind.model_fields if one != "step")
             raise Misfit(f"step {raw['step']} has no field {field} (got {value!r}); its fields: {fields}", field)
         try:
-            _read_field(value, field, parts)
+            _read_field(value, field, parts, _is_whole(kind, field))
         except Misfit as fault:
             raise Misfit(f"step {raw['step']}, field {field}: {fault}", field, *fault.place) from None
         _try_alone(raw["step"], field, parts)
@@ -83,8 +83,19 @@ def _kind(name: Any) -> type[Step]:
     return known[name]
 
 
-def _read_field(value: Any, field: str, parts: dict[str, dict[str, Any]]) -> None:
-    """Sort what is written for a field into fixed, choices or ranges, and its condition, if it has one."""
+def _is_whole(kind: type[Step], field: str) -> bool | None:
+    """Whether the field is a whole number, or any; None where it is no number."""
+    parts = [kind.model_fields[field].annotation]
+    while any(map(get_args, parts)):  # unions, and what is annotated in them
+        parts = [one for part in parts for one in get_args(part) or (part,)]
+    return False if float in parts else True if int in parts else None
+
+
+def _read_field(value: Any, field: str, parts: dict[str, dict[str, Any]], whole: bool | None) -> None:
+    """Sort what is written for a field into fixed, choices or ranges, and its condition, if it has one.
+
+    The numbers of a range are those of the field, whole ones or any, however its ends are written.
+    """
     if not isinstance(value, Mapping):
         value = {"values": value} if isinstance(value, list) else {"fixed": value}
     if "when" in value:
@@ -92,7 +103,7 @@ def _read_field(value: Any, field: str, parts: dict[str, dict[str, Any]]) -> Non
     left = {name: one for name, one in value.items() if name != "when"}
     ways = [name for name in WAYS if name in left]
     if not ways:
-        parts["ranges"][field] = _read_range(left)
+        parts["ranges"][field] = _read_range(left, whole)
         return
     if len(left) > 1:
         extra = next(name for name in left if name != ways[0])
@@ -107,7 +118,7 @@ def _try_alone(step: str, field: str, parts: dict[str, dict[str, Any]]) -> None:
     """Whether each value can be that of its field, whatever the others are."""
     ends = parts["ranges"].get(field)
     single = [parts["fixed"][field]] if field in parts["fixed"] else []
-    for number, value in enumerate(ends.ends if ends else parts["choices"].get(field, single)):
+    for number, value in enumerate(ends.numbers if ends else parts["choices"].get(field, single)):
         try:
             parse_step({"step": step, field: value})
         except BadStep as fault:
@@ -115,9 +126,17 @@ def _try_alone(step: str, field: str, parts: dict[str, dict[str, Any]]) -> None:
                 raise Misfit(fault.faults[field], field, number) from None
 
 
-def _read_range(given: dict[str, Any]) -> Range:
+def _read_range(given: dict[str, Any], whole: bool | None) -> Range:
     if not {"low", "high"} <= given.keys():
         raise Misfit(f"neither a value nor a range: {given!r}; {FORMS}", *list(given)[:1])
+    for end in ("low", "high"):
+        value = given[end]
+        if whole and isinstance(value, float):
+            if not value.is_integer():
+                raise Misfit(f"range: {end} {value} is no whole number, as those of this field are", end)
+            given = given | {end: int(value)}
+        elif whole is False and type(value) is int:
+            given = given | {end: float(value)}
     try:
         return Range.model_validate(given)
     except ValidationError as fault:

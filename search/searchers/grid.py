@@ -1,4 +1,4 @@
-"""Every recipe of a space in turn, as the file lists them."""
+"""Every recipe of a space in turn, as the file lists them; of a range that is not `listed` its two ends alone."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from search.errors import BadInput
-from search.forms import count_of, is_bounded, recipes_of, steps_of
+from search.forms import count_of, drawn, is_bounded, recipes_of, steps_of
 from search.job import Job
 from search.outcome import Outcome
 from search.recipe import Recipe
@@ -156,6 +156,13 @@ def test_a_condition_may_ask_for_a_number_within_a_range(made):
     assert sorted(str(recipe) for recipe in recipes_of(space)) == [
         "drop_layers(1)", "drop_layers(3) → distill(1000)", "drop_layers(5)",
     ]  # fmt: skip
+    wide = made(
+        "  - {step: distill, tokens: {low: 1000, high: 1000000}}\n"
+        "  - {step: quantize, when: {distill.tokens: 2000}, scheme: W8A8}\n"
+    )
+    assert [str(recipe) for recipe in recipes_of(wide)] == [
+        "distill(1000)", "distill(1000k)", "distill(2000) → quantize(W8A8)",
+    ]  # fmt: skip
     with pytest.raises(BadInput, match="outside the space"):  # between two steps of the range
         space.params_of(Recipe.of([{"step": "drop_layers", "count": 2}]))
 
@@ -163,6 +170,10 @@ def test_a_condition_may_ask_for_a_number_within_a_range(made):
 @pytest.mark.parametrize(
     ("given", "values"),
     [
+        ("{low: 1, high: 4, step: 2}", [1, 3]),  # 4 is no step from 1
+        ("{low: 1, high: 3, step: 5}", [1]),
+        ("{low: 1, high: 6}", [1, 2, 3, 4, 5, 6]),
+        ("{low: 1.0, high: 3.0e+0}", [1, 2, 3]),  # numbers are those of the field
         ("{low: 1, high: 9, points: 5}", [1, 3, 5, 7, 9]),
         ("{low: 1, high: 100, log: true, points: 3}", [1, 10, 100]),
         ("{low: 1000, high: 1000000, log: true, points: 4}", [1000, 10000, 100000, 1000000]),
@@ -174,6 +185,31 @@ def test_a_grid_has_all_its_points(made, given, values):
     assert is_bounded(space)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     assert {space.sample(study.ask()).steps[0].tokens for _ in range(60)} == set(values)
+
+
+def test_a_range_of_a_field_that_is_no_whole_number_is_drawn_between_whole_ends_too(made):
+    space = made("  - {step: distill, tokens: 1000, lr: 1.0e-4, hidden: {low: 0, high: 2}}\n")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert len({space.sample(study.ask()).steps[0].hidden for _ in range(20)}) == 20
+    assert not is_bounded(space)
+
+
+@pytest.mark.parametrize("ends", ["low: 1.0e+4, high: 1.0e+6", "low: 10000, high: 1000000"])
+def test_whole_numbers_of_a_wide_range_are_drawn_whole_however_its_ends_are_written(made, ends):
+    space = made(f"  - {{step: distill, tokens: {{{ends}, log: true}}, lr: 1.0e-4}}\n")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert all(isinstance(space.sample(study.ask()).steps[0].tokens, int) for _ in range(50))
+    assert len(list(recipes_of(space))) == 2
+    assert len({recipe.hash for recipe in drawn(space, 20)}) == 20
+
+
+def test_a_condition_on_a_number_that_is_never_drawn_is_refused(made):
+    """Any place between two ends: no number is drawn but by chance."""
+    with pytest.raises(BadInput, match=r"line \d+: .*distill.lr 0.0005 would hold by no more than chance"):
+        made(
+            "  - {step: distill, tokens: 1000, lr: {low: 1.0e-4, high: 1.0e-3}}\n"
+            "  - {step: quantize, when: {distill.lr: 5.0e-4}, scheme: W8A8}\n"
+        )
 
 
 def test_points_of_a_grid_have_three_digits_so_that_a_seed_can_name_them(made):

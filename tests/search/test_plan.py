@@ -220,11 +220,33 @@ def test_a_store_that_is_not_there_and_a_base_without_weights_are_told(written, 
     assert list((tmp_path / "store").iterdir()) == []
 
 
-def test_ranges_without_points_are_counted_as_at_least(written, weightless):
-    path = written(STEPS.replace("[1, 2, 9]", "{low: 1, high: 3}") + EVALUATION)
-    told = plan(path, str(weightless))
+def test_ranges_of_too_many_numbers_are_counted_as_at_least(written, weightless):
+    few = plan(written(STEPS.replace("[1, 2, 9]", "{low: 1, high: 3}") + EVALUATION), str(weightless))
+    assert few["text"].startswith("7 recipes; 7 feasible")
+    told = plan(written(STEPS.replace("[1024]", "{low: 1024, high: 4096}") + EVALUATION), str(weightless))
     assert told["at_least"]
-    assert told["text"].startswith("at least 5 recipes (at the ends of its ranges, more between); 5 feasible")
+    assert told["text"].startswith("at least 11 recipes (at the ends of its ranges, more between); ")
+
+
+def test_what_is_feasible_only_between_the_ends_of_a_range_is_found(written, weightless):
+    """W4A16's kernel takes multiples of 128: of 130 to 500 two, of 130 to 250 none."""
+    steps = "steps:\n  - {step: prune_ffn, width: {low: 130, high: 500}}\n  - {step: quantize, scheme: W4A16}\n"
+    told = plan(written(steps + EVALUATION), str(weightless))
+    assert told["feasible"] == [f"prune_ffn({width}) → quantize(W4A16)" for width in (256, 384)]
+    drawn = "  - {step: distill, tokens: 1000, lr: {low: 1.0e-4, high: 1.0e-3}}\n"
+    assert plan(
+        written(steps.replace("  - {step: quantize", f"{drawn}  - {{step: quantize") + EVALUATION), str(weightless)
+    )["at_least"]
+    with pytest.raises(BadInput, match="no recipe of this space is feasible"):
+        plan(written(steps.replace("500", "250") + EVALUATION), str(weightless))
+
+
+def test_a_grid_without_end_is_refused_with_its_line(written, weightless):
+    path = written(STEPS.replace("[1024]", "{low: 1024, high: 100000}") + EVALUATION + "searcher: grid\n")
+    with pytest.raises(
+        BadInput, match=r"line \d+: searcher grid goes through all recipes, and context.max_position_embeddings from"
+    ):
+        plan(path, str(weightless))
 
 
 def test_a_space_too_large_to_go_through_is_drawn_from(written, weightless, monkeypatch):

@@ -137,7 +137,8 @@ def test_a_run_begun_before_trials_took_several_gpus_takes_one(space, tmp_path):
         ("{low: 1, high: 3, step: 0}", "greater than or equal to 1"),
         ("{low: 1, high: 3, step: 2, log: true}", "without log"),
         ("{low: 0, high: 3, log: true}", "above 0"),
-        ("{low: 1.5, high: 3}", "count"),
+        ("{low: 1.5, high: 3}", "count: range: low 1.5 is no whole number"),
+        ("{low: 1, high: 2.5}", "count: range: high 2.5 is no whole number"),
     ],
 )
 def test_ranges_that_cannot_be_drawn_are_refused(tmp_path, space_text, range_, said):

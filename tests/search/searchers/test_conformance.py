@@ -127,6 +127,18 @@ def test_no_recipe_twice_until_none_is_left(made, space):
     assert {recipe.hash for recipe in found} == everything - {Recipe([]).hash}  # the base needs no trial
 
 
+def test_a_range_is_gone_through_from_step_to_step(made, tmp_path, space_text):
+    """4 lies within the ends, and is no step from 1."""
+    path = tmp_path / "stepped.yaml"
+    path.write_text(space_text.split("  - step: distill")[0].replace("[1, 2, 3]", "{low: 1, high: 4, step: 2}")
+                    + "evaluation:" + space_text.split("evaluation:")[1])  # fmt: skip
+    proposer, found = made(load_space(str(path))), []
+    while (recipe := proposer.propose()) is not None:
+        found.append(recipe)
+        proposer.tell(recipe, finished(recipe))
+    assert sorted(map(str, found)) == ["drop_layers(1)", "drop_layers(3)"]
+
+
 def test_many_at_once_differ_and_lie_in_the_space(made, space):
     proposer = made(space)
     found = [proposer.propose() for _ in range(10)]
