@@ -24,7 +24,7 @@ class Patience(BaseModel):
 
 
 class Budget:
-    """`device_hours` are those that stages and measuring took, of all devices together; a trial holds `devices`."""
+    """`device_hours` are those that trials took, of all devices together; a trial holds `devices`."""
 
     def __init__(
         self,
@@ -43,8 +43,10 @@ class Budget:
         self.since = 0  # trials ended since the best was found
         records = list(history)
         self.begun = len(records)
-        for line in (line for record in records for line in record.rungs.values()):
-            self.spend(line)
+        for record in records:
+            for line in record.rungs.values():
+                self.spend(line)
+            self.waste(record.in_vain)
         for record in sorted((one for one in records if one.end is not None), key=lambda one: one.ended):
             first = record.rungs[max(record.rungs)] if record.rungs else None
             self.end(Outcome.of(record.status, first))
@@ -52,6 +54,10 @@ class Budget:
     def spend(self, line: dict[str, Any]) -> None:
         """A finished rung's ledger line."""
         self.seconds += seconds_of(line) * self.devices
+
+    def waste(self, seconds: float) -> None:
+        """What a trial spent on a rung that it did not finish."""
+        self.seconds += seconds * self.devices
 
     def end(self, outcome: Outcome) -> None:
         """A trial ended. Only a full measurement can be a gain; a fault or refusal is no sign that none is left."""

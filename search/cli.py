@@ -33,7 +33,8 @@ OutOpt = Annotated[
 ]
 TrialsOpt = Annotated[int | None, typer.Option("--trials", min=1, help="recipes to try (default: the space's)")]
 HoursOpt = Annotated[
-    float | None, typer.Option("--hours", min=0.001, help="wall-clock budget; open trials can be resumed")
+    float | None,
+    typer.Option("--hours", min=0.001, help="wall clock after which trials are cut short; `resume` has as much again"),
 ]
 AddressOpt = Annotated[str | None, typer.Option("--address", help="a Ray cluster; without it, this machine")]
 StoreOpt = Annotated[
@@ -175,6 +176,8 @@ def evaluate(
 def plan(
     space: SpaceArg,
     base: BaseOpt,
+    trials: TrialsOpt = None,
+    hours: HoursOpt = None,
     store: Annotated[str | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -183,7 +186,7 @@ def plan(
 
     if store is not None and is_uri(store):
         raise BadInput(f"--store {store}: a plan looks into a store's folder; leave it out")
-    told = work(space, base, Path(store) if store is not None else None)
+    told = work(space, base, Path(store) if store is not None else None, trials, hours)
     _print(told, as_json, told["text"])
 
 

@@ -1,6 +1,6 @@
 """What a search has cost so far, stage by stage, in seconds of the devices it held and, where a price is given, money.
 
-Reads ledger lines. What trials spent waiting for a device, or in vain before a fault, is not in them.
+Reads ledger lines. What trials spent waiting for a device is not in them, nor what was lost with a process that died.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from search.ledger import TrialRecord
 
 MEASURING = "measuring"
+IN_VAIN = "in vain"  # rungs that ended in a fault
 HOUR = 3600.0
 
 
@@ -33,6 +34,8 @@ def costs_of(trials: Iterable[TrialRecord], price: float | None, devices: int = 
                     seconds.setdefault(stage["step"], []).append(stage["seconds"] * devices)
             if "measuring_seconds" in line:  # not in ledgers of earlier versions
                 seconds.setdefault(MEASURING, []).append(line["measuring_seconds"] * devices)
+        if trial.in_vain:
+            seconds.setdefault(IN_VAIN, []).append(trial.in_vain * devices)
     found = [
         Cost(stage, len(spent), sum(spent), None if price is None else sum(spent) / HOUR * price)
         for stage, spent in seconds.items()

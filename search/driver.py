@@ -109,11 +109,15 @@ class Scribe:
         self.ended.discard(name)
         self.end(name, recipe, status, reason)
 
-    def end(self, name: str, recipe: list[dict[str, Any]], status: str, reason: str) -> None:
+    def end(
+        self, name: str, recipe: list[dict[str, Any]], status: str, reason: str, in_vain: float | None = None
+    ) -> None:
+        """`in_vain`: seconds of a rung that was not finished, where they are known."""
         if name in self.ended:
             return
         self.ended.add(name)
-        self.ledger.append({"event": "end", "trial": name, "recipe": recipe, "status": status, "reason": reason})
+        line = {"event": "end", "trial": name, "recipe": recipe, "status": status, "reason": reason}
+        self.ledger.append(line if in_vain is None else line | {"in_vain": in_vain})
         self.watch.ended(name, Recipe.of(recipe), status, reason)
         self.wandb_log.ended(name, recipe, status, reason)
 

@@ -12,6 +12,7 @@ from search.job import Job
 from search.ledger import TrialRecord
 from search.recipe import Recipe
 
+LEAST_SECONDS = 0.5  # of a stage that is told: refusing a recipe takes less
 LEAST_SHARE = 0.02  # of the variance: choices below are not told one by one
 
 
@@ -70,6 +71,7 @@ def _costs(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
     told = [
         f"{one.stage} {one.seconds:.0f} s in {one.times}" + (f" ({one.money:.2f})" if one.money is not None else "")
         for one in spent
+        if one.seconds >= LEAST_SECONDS
     ]
     whole = sum(one.seconds for one in spent)
     money = f", {whole / 3600 * job.space.price:.2f} in money" if job.space.price is not None else ""

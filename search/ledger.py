@@ -1,10 +1,10 @@
 """The ledger: one JSON line an event, appended and fsynced. What stands here is true; everything else is read from it.
 
-Events: `rung` (a trial finished a rung), `end` (a trial's status and reason; the last one counts), `again` (one of the
-best was measured in full once more, with answers and timings of its own; a line like the rung's), `judged` (once a
-search is over, of all that was measured in full the score with the speed that all timings tell; it holds until anything
-is measured). The baseline is part of each that measured. One writer, the driver; readers tolerate a last line cut off
-by a crash.
+Events: `rung` (a trial finished a rung), `end` (a trial's status and reason, and of one that failed the seconds of the
+rung it did not finish; the last one counts), `again` (one of the best was measured in full once more, with answers and
+timings of its own; a line like the rung's), `judged` (once a search is over, of all that was measured in full the score
+with the speed that all timings tell; it holds until anything is measured). The baseline is part of each that measured.
+One writer, the driver; readers tolerate a last line cut off by a crash.
 """
 
 from __future__ import annotations
@@ -99,6 +99,11 @@ class TrialRecord:
     def standing(self) -> float:
         """What it is ranked by: its score as it was judged in the end, or, until then, as it was measured."""
         return float(self.line["score"]) if self.judged is None else self.judged
+
+    @property
+    def in_vain(self) -> float:
+        """Seconds spent on a rung that it did not finish; none where nobody knows, as of a process that died."""
+        return float(self.end.get("in_vain") or 0.0) if self.end is not None else 0.0
 
     @property
     def status(self) -> str:

@@ -46,10 +46,15 @@ class Looked:
         return [str(recipe) for recipe in self.feasible]
 
 
-def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
-    """Everything that can be said of a search before it begins, `text` for people. Raises `BadInput`."""
+def plan(
+    space: str, base: str, store: Path | None = None, trials: int | None = None, hours: float | None = None
+) -> dict[str, Any]:
+    """Everything that can be said of a search before it begins, `text` for people. Raises `BadInput`.
+
+    `trials` and `hours` are those that the search will be given, in place of the space's.
+    """
     file, folder = read_space(space), find_base(base, weights=False)
-    spec = file.space
+    spec = file.space.model_copy(update={"trials": trials or file.space.trials, "hours": hours or file.space.hours})
     if store is not None and not store.is_dir():
         raise BadInput(f"no store at {store}: give the folder that a search had as --store, or RUN/store")
     engine, unread = engine_for(spec), list[str]()
@@ -62,7 +67,7 @@ def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
     looked = look(dict.fromkeys([*seeds, *recipes] if sampled else recipes), folder, engine)
     original = description_of(folder)
     device = device_of(spec.foretold) if spec.foretold is not None else None
-    trials = min(spec.trials, len(looked.feasible)) if is_bounded(spec) and not sampled else spec.trials
+    begun = min(spec.trials, _all_trials(looked, seeds)) if is_bounded(spec) and not sampled else spec.trials
     told: dict[str, Any] = {
         "engine": engine.name,
         "recipes": count if sampled else len(recipes),
@@ -76,15 +81,21 @@ def plan(space: str, base: str, store: Path | None = None) -> dict[str, Any]:
         "seeds": [str(seed) for seed in seeds],
         "predicted": predictions(spec, looked, folder, original),
         "size_bytes": sizes(looked, original),
-        "trials": trials,
+        "trials": begun,
         "hours": spec.hours,
-        "cost": cost_of(spec, trials, looked.feasible, looked.models, original, device).model_dump(),
+        "cost": cost_of(spec, begun, looked.feasible, looked.models, original, device).model_dump(),
         "rungs": [rung.model_dump() for rung in spec.rungs],
         "store": hits(store, spec, looked.feasible, folder) if store is not None else None,
         "left_out": left_out,
         "unread": unread,
     }
     return told | {"text": "\n".join(lines_of(spec, told))}
+
+
+def _all_trials(looked: Looked, seeds: Sequence[Recipe]) -> int:
+    """How many trials go through all: what cannot be built is none, but as a seed or lane."""
+    refused = {name for name, _ in looked.refused}
+    return len(looked.feasible) + len({seed for seed in seeds if str(seed) in refused})
 
 
 def engine_for(spec: Space) -> EngineTraits:

@@ -69,8 +69,20 @@ def _rungs(spec: Space, told: dict[str, Any]) -> Iterator[str]:
             f"workload {spec.passes} times beside the base, training, and {cost['again']} finalists once more; "
             "loading models and other steps come on top"
         )
-    if told["hours"] is not None:
-        yield f"it ends after {told['hours']:g} hours in any case"
+        if spec.price is not None:
+            yield f"at {spec.price:g} an hour: {cost['hours'] * spec.price:.2f}"
+    yield from _budgets(spec)
+
+
+def _budgets(spec: Space) -> Iterator[str]:
+    """What ends a search besides the number of its trials."""
+    if spec.hours is not None:
+        yield f"after {spec.hours:g} hours trials are cut short; finalists once more and verification come on top"
+    if spec.device_hours is not None:
+        yield f"no trial is begun after {spec.device_hours:g} device hours; finalists once more come on top"
+    if spec.patience is not None:
+        gain = f" of more than {spec.patience.gain:g}" if spec.patience.gain else ""
+        yield f"no trial is begun after {spec.patience.trials} in a row that brought no gain{gain}"
 
 
 def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -105,11 +105,19 @@ class Space(BaseModel):
     )
     price: float | None = Field(None, gt=0, description="what one GPU, or this machine, costs an hour, in your money")
     device_hours: float | None = Field(
-        None, gt=0, description="no trial is begun once GPUs, or machines without one, have worked so long in all"
+        None,
+        gt=0,
+        description="no trial is begun once GPUs, or machines without one, have worked so long in all; what finalists "
+        "take once more comes on top",
     )
     patience: Patience | None = Field(None, description="no trial is begun once so many brought no gain")
     trials: int = Field(48, ge=1, description="recipes tried when --trials is not given")
-    hours: float | None = Field(None, gt=0, description="wall-clock budget when --hours is not given")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="wall clock after which trials are cut short, when --hours is not given; finalists and the "
+        "submission's verification come on top, and `resume` has as much again",
+    )
     training_seed: int = Field(
         0, ge=0, description="of training; searches with the same share what they build, whatever their --seed"
     )

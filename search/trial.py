@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,19 +83,19 @@ class Trial(tune.Trainable):
             line = measure_again(self.bench, self.job, self.name, self.recipe)
             self.done_rungs = self.job.last_rung + 1
             return self._result(line, FINISHED, line.get("score", 0.0)) | {"again": True}
-        rung = self.done_rungs
+        rung, begin = self.done_rungs, time.monotonic()
         known = self.history.get(self.name, {}).get(rung)
         try:
             line = known or self._measured(self.bench, rung)
         except Infeasible as refusal:
-            return self._end(INFEASIBLE, str(refusal), 0.0)
+            return self._end(INFEASIBLE, str(refusal), begin)
         except (StepFault, EngineFault, JudgeFault) as fault:
-            return self._end(FAILED, f"{type(fault).__name__}: {fault}", 0.0)
+            return self._end(FAILED, f"{type(fault).__name__}: {fault}", begin)
         except StorageFault:
             raise
         except Exception as fault:  # a defect of ours or of a library: this trial ends, told in full; others go on
             self._keep_traceback()
-            return self._end(FAILED, f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}", 0.0)
+            return self._end(FAILED, f"{type(fault).__name__}: {' '.join(str(fault).split())[:500]}", begin)
         self.done_rungs += 1
         last = self.done_rungs == len(self.job.space.rungs)
         return self._result(line, FINISHED if last else RUNNING, line["score"])
@@ -126,8 +127,9 @@ class Trial(tune.Trainable):
     def _misplaced(self, why: str, outage: bool) -> Misplaced:
         return Misplaced(ray.get_runtime_context().get_node_id(), why, outage)
 
-    def _end(self, status: str, reason: str, value: float) -> dict[str, Any]:
-        return self._result(None, status, value) | {"reason": reason}
+    def _end(self, status: str, reason: str, begin: float) -> dict[str, Any]:
+        """Without a line, though the device was at work since `begin`, a moment of `time.monotonic`."""
+        return self._result(None, status, 0.0) | {"reason": reason, "in_vain": round(time.monotonic() - begin, 3)}
 
     def _result(self, line: dict[str, Any] | None, status: str, value: float) -> dict[str, Any]:
         return {

@@ -48,7 +48,7 @@ class TuneNews(Callback):
             if name not in self.scheduler.stopped:
                 return  # the budget ran out: the trial stays open, and a resumed search goes on with it
             status, reason = STOPPED, self._why(name, result)
-        self.scribe.end(name, trial.config["recipe"], status, reason)
+        self.scribe.end(name, trial.config["recipe"], status, reason, result.get("in_vain"))
 
     def _why(self, name: str, result: dict[str, Any]) -> str:
         value = self.scheduler.rule.seen.get(result["rung"], {}).get(name, result["score"])

@@ -17,6 +17,8 @@ from search.retold import Value, outcome_of, retell, scored
 from search.room import Room
 from search.searchers.proposer import Proposer
 
+END = -1  # no rung's number: of what a trial spent last, and in vain
+
 
 class RecipeSearcher(Searcher):
     """`proposer` as Ray Tune's searcher; what earlier sittings saw is told it first.
@@ -126,6 +128,9 @@ class RecipeSearcher(Searcher):
 
     def _spend(self, result: dict[str, Any]) -> None:
         """Each rung's line once: a resumed trial tells its last one again, and Tune the result that ended a trial."""
+        if "in_vain" in result and (end := (result["trial"], END)) not in self.spent:
+            self.spent.add(end)
+            self.budget.waste(result["in_vain"])
         if not result.get("event"):
             return
         line = json.loads(result["event"])

@@ -55,6 +55,16 @@ def test_what_was_stopped_is_no_gain_and_what_failed_no_sign():
     assert budget.over() == "no gain in 2 trials"
 
 
+def test_what_was_spent_in_vain_is_spent():
+    """Here and in an earlier sitting; a ledger that does not tell was written by an earlier version."""
+    vain = end_line("t000", "failed") | {"in_vain": 1800.0}
+    budget = Budget(99, device_hours=1.0, history=trials_of([vain, end_line("t001", "failed")]).values(), devices=2)
+    assert budget.over() == "1.00 of 1 device hours are spent"
+    now = Budget(99, device_hours=1.0)
+    now.waste(3600.0)
+    assert now.over()
+
+
 def test_an_earlier_sitting_counts():
     lines = [rung_line("t000", rung, 0.5, measuring_seconds=1800.0, stages=[]) for rung in range(3)]
     lines += [end_line("t000", "finished"), end_line("t003", "infeasible")]

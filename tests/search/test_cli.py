@@ -33,7 +33,7 @@ def test_the_commands_and_options_are_these():
         "verify": ["--engine", "--json", "--run", "submission"],
         "compress": ["--base", "--data", "--json", "--output", "-o", "recipe"],
         "evaluate": ["--baseline", "--engine", "--json", "--space", "model"],
-        "plan": ["--base", "--json", "--store", "space"],
+        "plan": ["--base", "--hours", "--json", "--store", "--trials", "space"],
         "doctor": ["--address", "--json"],
     }  # fmt: skip
 

@@ -83,6 +83,9 @@ def test_costs_count_what_was_done_and_not_what_the_store_gave():
         ("measuring", 3, 72.0, pytest.approx(0.72)),
         ("quantize", 2, 6.0, pytest.approx(0.06)),
     ]
+    vain = end_line("t009", "failed") | {"in_vain": 100.0}
+    dearest = costs_of(trials_of([*lines, again, vain]).values(), price=36.0, devices=2)[0]
+    assert (dearest.stage, dearest.times, dearest.seconds) == ("in vain", 1, 200.0)
     assert costs_of(trials_of(lines).values(), None)[0].money is None
     both = costs_of(trials_of(lines).values(), price=36.0, devices=2)[0]
     assert (both.seconds, both.money) == (80.0, pytest.approx(0.8))

@@ -80,6 +80,17 @@ def test_reasons_that_differ_in_numbers_are_one():
     assert len(reasons([("a", "W8A8 is not served"), ("b", "W4A8 is not served")])) == 2
 
 
+def test_a_plan_tells_what_ends_a_search_and_what_it_costs(written, weightless):
+    path = written(STEPS + EVALUATION + "target: L4\ntrials: 4\nhours: 3\n")
+    asked = plan(path, str(weightless), trials=2, hours=5.0)
+    assert (asked["trials"], asked["hours"]) == (2, 5.0)
+    spent = "price: 2\ndevice_hours: 7\npatience: {trials: 9, gain: 0.01}\n"
+    told = plan(written(STEPS + EVALUATION + "target: L4\n" + spent), str(weightless))
+    assert f"at 2 an hour: {2 * told['cost']['hours']:.2f}" in told["text"]
+    assert "no trial is begun after 7 device hours" in told["text"]
+    assert "no trial is begun after 9 in a row that brought no gain of more than 0.01" in told["text"]
+
+
 def test_a_plan_needs_no_weights_and_writes_nothing(written, weightless, tmp_path):
     path = written(STEPS + EVALUATION + "target: L4\ntrials: 4\nhours: 3\n")
     before = everything_in(tmp_path)
@@ -87,7 +98,7 @@ def test_a_plan_needs_no_weights_and_writes_nothing(written, weightless, tmp_pat
     assert everything_in(tmp_path) == before
     assert told["recipes"] == 7
     assert [one["recipes"] for one in told["reasons"]] == [2]  # nine layers fewer leave one
-    assert "it ends after 3 hours" in told["text"]
+    assert "after 3 hours trials are cut short; finalists once more and verification come on top" in told["text"]
     json.dumps(told)
     with pytest.raises(BadInput, match=r"holds no \.safetensors weights"):
         new_job(path, str(weightless), tmp_path / "run")

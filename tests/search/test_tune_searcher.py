@@ -123,6 +123,16 @@ def test_each_rung_is_paid_once_however_often_it_is_told(space):
     assert "0.03 of 0.0277778 device hours are spent" in searcher.over
 
 
+def test_what_a_trial_took_in_vain_is_paid_once(space):
+    budget = Budget(9, device_hours=1.0)
+    searcher = RecipeSearcher(Tpe(space), budget)
+    searcher.suggest("x")
+    told = {"trial": "t000", "event": "", "score": 0.0, "rung": 0, "status": "failed", "in_vain": 90.0}
+    searcher.on_trial_result("x", told)
+    searcher.on_trial_complete("x", told)  # Tune tells the result that ended a trial twice
+    assert budget.seconds == 90
+
+
 def test_a_trial_that_waited_ends_with_what_was_seen_last(space):
     searcher = RecipeSearcher(Tpe(space), Budget(9))
     searcher.suggest("x")

@@ -164,6 +164,7 @@ def test_a_broken_model_ends_its_trial_by_name_and_no_other(finished):
     assert failed.keys() == silent >= {"t001"}
     assert all(reason.startswith("ModelFault: the model gives no answer: of ") for reason in failed.values())
     assert not any(trials[name].rungs for name in silent)
+    assert all(trials[name].in_vain > 0.1 for name in silent)  # the engine was asked all the same
     assert all(line["health"].keys() == line["health_base"].keys() == {"kmmlu_redux", "komt_bench"}
                for trial in trials.values() for line in trial.rungs.values())  # fmt: skip
 
