@@ -14,10 +14,12 @@ from typing import Any
 
 from cluster.demand import Demand
 from cluster.fleet import Fleet
+from cluster.nodes import gpu_name
 from cluster.resources import trial_resources, trials_at_once
 from cluster.storage import StorageFault
 from compressors.shape import check_recipe, read_shape
 from compressors.step import Infeasible
+from evaluation.devices import known_device
 from search.errors import RunFailed
 from search.finals import Finals
 from search.home import Home
@@ -25,7 +27,7 @@ from search.job import Job
 from search.joining import fleet_for, start_ray
 from search.ledger import Ledger, TrialRecord, ranked, trials_of
 from search.pace import Pace
-from search.prospects import devices_of, prospects_for
+from search.prospects import prospects_for
 from search.recipe import Recipe
 from search.serving import traits_anywhere
 from search.wandb_log import WandbLog
@@ -164,7 +166,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
     except LookupError as fault:
         raise RunFailed(str(fault)) from fault
     proposer = SEARCHERS[job.space.searcher](job.space, job.seed, feasible_for(job))
-    proposer.foresee(prospects_for(job.space, job.base, devices_of(nodes) if job.device == "cuda" else []))
+    proposer.foresee(prospects_for(job.space, job.base, [known_device(_gpu_of(fleet))] if job.device == "cuda" else []))
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values(), job.devices)
     worth = worth_of(job, records.values())
     finals = Finals(
@@ -227,6 +229,11 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
         if searcher.done:
             scribe.judged(job.last_rung, worth)
     return searcher.done
+
+
+def _gpu_of(fleet: Fleet) -> str:
+    """What trials are timed on, as its driver tells it: on a cluster one kind, else this machine's."""
+    return fleet.kind.name if fleet.kind is not None else gpu_name()
 
 
 def _tune_storage(job: Job) -> dict[str, Any]:

@@ -8,11 +8,9 @@ measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
-from cluster.resources import KIND
 from evaluation.description import Description, description_of
 from evaluation.devices import DeviceName
 from evaluation.roofline import predict
@@ -24,7 +22,6 @@ from search.target import described, device_of
 
 PERF_AT_BEST = 1.05  # of PerfNorm: recovery may leave a model a little better than its base
 LENGTH = 0.1  # of SpeedNorm: who says more than the base takes less time a token
-KINDS: dict[str, DeviceName] = {"L4": "L4"}  # Ray's names that mean one device, whatever its memory or socket
 
 
 class Prospects:
@@ -59,17 +56,3 @@ def prospects_for(space: Space, base: Path, at_hand: Collection[str | None]) -> 
     if space.foretold is None or space.thinking or set(at_hand) != {space.foretold}:
         return None
     return Prospects(base, [space.foretold])
-
-
-def devices_of(nodes: Iterable[Mapping[str, Any]]) -> list[DeviceName]:
-    """The GPUs of a cluster by the resources that Ray counts on its nodes; none where one is no device we know.
-
-    What is ruled out is ruled out for all of them: one unknown device makes every recipe worth a trial.
-    """
-    found: set[DeviceName] = set()
-    for node in nodes:
-        kinds = [name.removeprefix(KIND) for name in node if name.startswith(KIND)]
-        if node.get("GPU", 0) > 0 and not (kinds and all(kind in KINDS for kind in kinds)):
-            return []
-        found |= {KINDS[kind] for kind in kinds if kind in KINDS}
-    return sorted(found)

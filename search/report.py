@@ -119,7 +119,7 @@ def _as_judged(full: list[TrialRecord]) -> list[str]:
     if highest is full[0]:
         return []
     return [
-        f"ranked by {full[0].standing:.4f}, the score with the speed that all timings tell together; {highest.name} "
+        f"judged as {full[0].standing:.4f}, the score with the speed that all timings tell together; {highest.name} "
         f"measured {highest.line['score']:.4f}, and by that comes to {highest.standing:.4f}"
     ]
 
@@ -162,7 +162,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
     interval = "" if row["score"] is None else f"{row['score_low']:.3f} – {row['score_high']:.3f}"
     return [
-        row["trial"], row["status"], row["rung"], number("score", ".4f"), number("judged", ".4f"), interval,
+        row["trial"], row["status"], row["rung"], number("score", ".4f"), interval, number("judged", ".4f"),
         number("perf_norm", ".3f"), number("speed_norm", "+.3f"), number("fixed_norm", "+.3f"),
         number("size_mb", ".1f"), row["recipe"], row["reason"],
     ]  # fmt: skip
@@ -173,8 +173,8 @@ HEAD = [
     "status",
     "rung",
     "score",
-    "ranked as",
     "95 %",
+    "judged",
     "PerfNorm",
     "SpeedNorm",
     "at base's lengths",

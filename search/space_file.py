@@ -57,6 +57,10 @@ def read_space(source: str) -> SpaceFile:
     with _told(path, lines):
         space = Space.model_validate(_resolve(content, path.resolve().parent))
         for number, recipe in enumerate(space.seed_recipes()):
+            if not recipe.steps:
+                kind = "lanes" if space.lanes else "seeds"
+                told = f"{kind}.{number}: a recipe of no steps is the base, beside which all are measured; leave it out"
+                raise Misfit(told, kind, number)
             try:
                 space.params_of(recipe)
             except BadInput as fault:

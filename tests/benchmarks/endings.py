@@ -136,7 +136,7 @@ def winner(by: str, finalists: int, full: dict[str, Row], again: dict[str, Row],
 
 
 def main(
-    sittings: Annotated[int, typer.Option(min=1, help="each with trainings of its own")] = 3,
+    sittings: Annotated[int, typer.Option(min=1, help="each with trainings of its own, where --perf is given")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="searches of each")] = 10,
     trials: Annotated[int, typer.Option(min=1)] = 48,
     finalists: Annotated[str, typer.Option(help="numbers of them to compare")] = "0,1,3,5,8",
@@ -151,7 +151,7 @@ def main(
         ends = list(pool.map(one, *zip(*pairs, strict=True)))
     grid = Grid("ranked by", "finalists", "best by", f"within {CLOSE:g}", "short, mean", "90 %")
     for key in ends[0].short:
-        for number, told in enumerate(("table", "sitting")):
+        for number, told in enumerate(("table", "sitting") if perf else ("table",)):
             short = sorted(one.short[key][number] for one in ends)
             close = sum(value <= CLOSE for value in short)
             grid.add_row(key[0], str(key[1]), told, f"{close}/{len(short)}", f"{sum(short) / len(short):.4f}",

@@ -1,7 +1,7 @@
 """Real searches on `tiny`, ranked by single timings and by all: `python -m tests.benchmarks.real_searches`.
 
 `real_searches.jsonl.xz` holds the ledgers of those that `tests.benchmarks.searches` brought to their end, less what no
-ranking reads, by how long the last rung was timed; `--keep FOLDER --timing T` adds what is over in a folder of that.
+ranking reads, by how long the last rung was timed; `--keep FOLDER` adds what is over in a folder of that command's.
 What each hands over is looked up in the recorded table (`Table.pooled`), whose recipes were timed on their own: how far
 below the table's best is it, and how far was the best that the search measured in full? And how far do measurements of
 the same recipe in full lie apart?
@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from search.bases import find_base
-from search.ledger import TrialRecord, ranked, trials_of
+from search.job import Job
+from search.ledger import Ledger, TrialRecord, ranked, trials_of
 from search.pace import Pace
 from search.recipe import Recipe
 from search.worth import Worth
@@ -34,7 +35,7 @@ FIELDS = (
     "score_high", "perf_norm", "perf_low", "perf_high", "perf_by", "speed_norm", "speed_low", "speed_high", "speed_by",
     "measuring_seconds", "engine", "device",
 )  # fmt: skip
-SOUND = 0.4  # scores below come of models that ramble, whose speed is anything
+SOUND = 0.4  # the table's scores below come of models that ramble, whose speed is anything
 SAME = 1e-9
 
 
@@ -82,13 +83,13 @@ def write(known: dict[Search, list[dict[str, Any]]]) -> None:
     LEDGERS.write_bytes(lzma.compress("".join(line + "\n" for line in lines).encode(), preset=9))
 
 
-def over_in(folder: Path, timing: float, table: Table) -> dict[Search, list[dict[str, Any]]]:
+def over_in(folder: Path, table: Table) -> dict[Search, list[dict[str, Any]]]:
     """Ledgers of those searches of `tests.benchmarks.searches` that came to their end."""
-    runs = {int(run.name.split("-")[1]): run for run in folder.glob("seed-*") if run.is_dir()}
+    runs = sorted(run for run in folder.glob("seed-*") if run.is_dir() and found_by(run, table).over)
+    jobs = [Job.load(run) for run in runs]
     return {
-        Search(timing, seed): [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
-        for seed, run in sorted(runs.items())
-        if found_by(run, table).over
+        Search(job.space.timing_seconds, job.seed): Ledger(run / "ledger.jsonl").read()
+        for job, run in zip(jobs, runs, strict=True)
     }
 
 
@@ -116,23 +117,26 @@ def apart(searches: list[list[dict[str, Any]]], table: Table) -> Apart:
     full = [one for one in full if one["rung"] == table.last_rung]
     speeds = defaultdict(list)
     for one in full:
-        if one["score"] > SOUND:
+        if table.pooled.get(one["recipe_hash"], 0.0) > SOUND:
             speeds[one["recipe_hash"]].append(one["speed_norm"])
     freedom = sum(len(same) - 1 for same in speeds.values())
     squares = sum((speed - statistics.mean(same)) ** 2 for same in speeds.values() for speed in same)
     told = [(one["perf_norm"], table.rows[one["recipe_hash"]][-1].perf_norm) for one in full]
     same = sum(other is not None and abs(own - other) < SAME for own, other in told)
-    return Apart((squares / freedom) ** 0.5, freedom, same, len(told))
+    return Apart((squares / freedom) ** 0.5 if freedom else float("nan"), freedom, same, len(told))
 
 
 def main(
     keep: Annotated[Path | None, typer.Option(help="a folder of tests.benchmarks.searches")] = None,
-    timing: Annotated[float, typer.Option(help="that it was run with")] = 60.0,
 ) -> None:
     table, known = Table.read(), read()
     if keep is not None:
-        known |= over_in(keep, timing, table)
-        write(known)
+        new = over_in(keep, table)
+        write(known | new)
+        known = read()
+        for search, events in new.items():
+            if ranking(events, table) != ranking(known[search], table):
+                raise RuntimeError(f"{search} ranks otherwise as kept: FIELDS lacks something that ranking reads")
     grid = Grid("timing", "seed", "by single timings", "by all", "possible", "handed over by all")
     for search, events in sorted(known.items()):
         one = ranking(events, table)

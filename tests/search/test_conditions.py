@@ -203,6 +203,11 @@ def test_whole_numbers_of_a_wide_range_are_drawn_whole_however_its_ends_are_writ
     assert len({recipe.hash for recipe in drawn(space, 20)}) == 20
 
 
+def test_the_base_is_no_seed(made):
+    with pytest.raises(BadInput, match=r"line 6: seeds.1: a recipe of no steps is the base"):
+        made("  - {step: drop_layers, count: [1, 2]}\n", "seeds: [[{step: drop_layers, count: 1}], []]\n")
+
+
 def test_a_condition_on_a_number_that_is_never_drawn_is_refused(made):
     """Any place between two ends: no number is drawn but by chance."""
     with pytest.raises(BadInput, match=r"line \d+: .*distill.lr 0.0005 would hold by no more than chance"):

@@ -4,13 +4,16 @@ import math
 
 import pytest
 
+from cluster.fleet import Fleet
+from cluster.kinds import Kind
 from evaluation.devices import H100, known_device
 from evaluation.reference import MODEL
+from search.driver import _gpu_of
 from search.findings import _devices
 from search.forms import recipes_of
 from search.ledger import trials_of
 from search.outcome import Outcome
-from search.prospects import LENGTH, PERF_AT_BEST, Prospects, devices_of, prospects_for
+from search.prospects import LENGTH, PERF_AT_BEST, Prospects, prospects_for
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
 from search.searchers.gaussian import STARTUP, Gaussian
@@ -36,13 +39,14 @@ def test_the_fastest_device_counts_and_without_one_nothing_is_ruled_out():
     assert Prospects(MODEL, []).ceiling(FASTER) == math.inf
 
 
-def test_devices_are_read_off_what_ray_counts():
-    nodes = [{"CPU": 8.0, "GPU": 1.0, "accelerator_type:L4": 1.0}, {"CPU": 4.0}]
-    assert devices_of(nodes) == ["L4"]
-    assert devices_of([*nodes, {"GPU": 1.0, "accelerator_type:T4": 1.0}]) == []
-    assert devices_of([*nodes, {"GPU": 1.0}]) == []  # nobody says what it is
-    assert devices_of([{"GPU": 1.0, "accelerator_type:H100": 1.0}]) == []  # of several kinds, at several clocks
-    assert devices_of([{"CPU": 4.0}]) == []
+def test_what_is_foreseen_is_of_the_kind_that_trials_run_on(monkeypatch):
+    """By the name that its driver tells: Ray's H100 is of several kinds, at several clocks."""
+    fleet = Fleet(None, "cuda", print)
+    monkeypatch.setattr("search.driver.gpu_name", lambda: "NVIDIA L4")
+    assert known_device(_gpu_of(fleet)) == "L4"  # a Ray of our own, on this machine
+    for name, known in (("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H100 PCIe", None), ("", None)):
+        fleet.kind = Kind("cuda", "H100", name)
+        assert known_device(_gpu_of(fleet)) == known
 
 
 @pytest.mark.parametrize(
