@@ -80,6 +80,12 @@ def test_reasons_that_differ_in_numbers_are_one():
     assert len(reasons([("a", "W8A8 is not served"), ("b", "W4A8 is not served")])) == 2
 
 
+def test_a_lane_that_is_infeasible_is_a_trial_all_the_same(written, weightless):
+    lanes = "lanes: [[{step: drop_layers, by: last, count: 1}], [{step: drop_layers, by: last, count: 9}]]\n"
+    told = plan(written(lanes + EVALUATION), str(weightless))
+    assert (told["feasible"], told["trials"]) == (["drop_layers(1, last)"], 2)
+
+
 def test_a_plan_tells_what_ends_a_search_and_what_it_costs(written, weightless):
     path = written(STEPS + EVALUATION + "target: L4\ntrials: 4\nhours: 3\n")
     asked = plan(path, str(weightless), trials=2, hours=5.0)
