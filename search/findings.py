@@ -9,7 +9,7 @@ from search.costs import costs_of
 from search.errors import BadInput
 from search.insight import bests, front, mattered, next_recipes
 from search.job import Job
-from search.ledger import TrialRecord
+from search.ledger import TrialRecord, ranked
 from search.recipe import Recipe
 
 LEAST_SECONDS = 0.5  # of a stage that is told: refusing a recipe takes less
@@ -30,6 +30,8 @@ def findings(job: Job, trials: Sequence[TrialRecord]) -> list[str]:
 
 
 def _bests(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
+    number = len(ranked(trials, job.last_rung))
+    yield f"of {number} trial{'s' * (number != 1)} measured in full:"
     for how, trial in bests(trials, job.last_rung).items():
         line = trial.line
         told = {
@@ -75,7 +77,8 @@ def _costs(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
     ]
     whole = sum(one.seconds for one in spent)
     money = f", {whole / 3600 * job.space.price:.2f} in money" if job.space.price is not None else ""
-    yield f"it took {whole:.0f} {unit} seconds{money}: {', '.join(told)}"
+    left_out = "without starts of Ray and engines, what an interrupt cut short, and verification"
+    yield f"it took {whole:.0f} {unit} seconds{money}, {left_out}: {', '.join(told)}"
 
 
 def _next(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:

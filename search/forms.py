@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from math import prod
@@ -9,6 +10,7 @@ from typing import Any
 
 from compressors.step import Step
 from compressors.steps import parse_step
+from search.draws import Chance
 from search.knobs import USE, Knob, assignments, forms_of, knobs_of, names_of
 from search.recipe import Recipe
 from search.space import Space
@@ -58,14 +60,32 @@ def recipes_of(spec: Space) -> Iterator[Recipe]:
 
 
 def drawn(spec: Space, number: int) -> Iterator[Recipe]:
-    """So many recipes by chance, always the same, but for the empty ones among them."""
-    import optuna
+    """So many recipes by chance, always the same, but for the empty ones among them.
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    Each is as likely as any other, unlike in `Space.sample`, where an optional step is there every second time.
+    """
+    if spec.lanes:
+        yield from itertools.islice(recipes_of(spec), number)
+        return
+    chance = Chance(0)
+    groups = [_weighed(part) for part in _parts(knobs_of(spec.steps))]
     for _ in range(number):
-        if (recipe := spec.sample(study.ask())).steps:
+        decided: dict[str, Any] = {}
+        for ways, weights, others in groups:
+            decided |= chance.random.choices(ways, weights)[0]
+            for knob in others:
+                if options := knob.ways(decided):
+                    whole = knob.range is None or knob.range.listed
+                    decided[knob.name] = chance.random.choice(options) if whole else knob.draw(chance)
+        if (recipe := spec.recipe_of(decided)).steps:
             yield recipe
+
+
+def _weighed(knobs: list[Knob]) -> tuple[list[dict[str, Any]], list[int], list[Knob]]:
+    """Of a group of knobs: ways to decide those that others depend on, how many each leads to, and the others."""
+    deciding, others = _deciding(knobs)
+    ways = list(assignments(deciding))
+    return ways, [prod(len(one.ways(decided)) or 1 for one in others) for decided in ways], others
 
 
 def count_of(spec: Space) -> int:
@@ -97,10 +117,14 @@ def _parts(knobs: list[Knob]) -> Iterator[list[Knob]]:
 
 def _ways(knobs: list[Knob]) -> int:
     """Ways to decide one group: those of the knobs that others depend on are gone through, the rest multiplied."""
-    asked = {name for knob in knobs for name in knob.when}
-    deciding = [knob for knob in knobs if knob.name in asked]
-    others = [knob for knob in knobs if knob.name not in asked]
+    deciding, others = _deciding(knobs)
     return sum(prod(len(one.ways(decided)) or 1 for one in others) for decided in assignments(deciding))
+
+
+def _deciding(knobs: list[Knob]) -> tuple[list[Knob], list[Knob]]:
+    """Those that others depend on, and the rest."""
+    asked = {name for knob in knobs for name in knob.when}
+    return [knob for knob in knobs if knob.name in asked], [knob for knob in knobs if knob.name not in asked]
 
 
 def _may_be_empty(knobs: list[Knob]) -> bool:

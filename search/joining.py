@@ -62,6 +62,7 @@ def start_ray(address: str | None, run: Path) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would let anyone's job slow what we time
     # each trial that goes on elsewhere would be a traceback; what there is to say of it the driver says in a line
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # of an interrupt it names Tune's trials; we, ours
     address = cluster_address(address)
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     # "local": with no address at all Ray would join whatever cluster was started last on this machine

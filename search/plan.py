@@ -78,7 +78,7 @@ def plan(
         "infeasible": dict(looked.refused),
         "reasons": reasons(looked.refused),
         "here": here(spec, looked, read_shape(folder), engine),
-        "seeds": [str(seed) for seed in seeds],
+        "seeds": [str(seed) for seed in dict.fromkeys(seeds)],
         "predicted": predictions(spec, looked, folder, original),
         "size_bytes": sizes(looked, original),
         "trials": begun,

@@ -17,7 +17,9 @@ def lines_of(spec: Space, told: dict[str, Any]) -> Iterator[str]:
     yield _count(told)
     yield from _here(told)
     yield from _rungs(spec, told)
-    for seed in told["seeds"]:
+    if (left := len(told["seeds"]) - told["trials"]) > 0:
+        yield f"of the seeds the last {left} are not begun: {told['trials']} trials are fewer"
+    for seed in told["seeds"][: told["trials"]]:
         why = told["infeasible"].get(seed)
         yield f"tried first: {seed}" + (f" (infeasible, and a trial all the same: {why})" if why is not None else "")
     for one in told["reasons"][:MOST]:
@@ -64,8 +66,9 @@ def _rungs(spec: Space, told: dict[str, Any]) -> Iterator[str]:
     if cost["hours"] is None:
         yield f"no hours told: {_no_roofline(spec)}, by whose roofline they could be estimated"
     else:
+        hours = f"{cost['hours']:.1f}" if cost["hours"] >= 1 else f"{cost['hours']:.2g}"
         yield (
-            f"estimated, not measured: {cost['hours']:.1f} hours of one {spec.target} for asking the contest's "
+            f"estimated, not measured: {hours} hours of one {spec.target} for asking the contest's "
             f"workload {spec.passes} times beside the base, training, and {cost['again']} finalists once more; "
             "loading models and other steps come on top"
         )

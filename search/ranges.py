@@ -11,6 +11,10 @@ Number = int | float
 LISTED = 1024  # whole numbers of a range that are gone through one by one; of one with more its two ends stand for it
 
 
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class Suggests(Protocol):
     """The part of optuna.Trial that a space draws with."""
 
@@ -95,10 +99,10 @@ class Range(BaseModel):
         return draw.suggest_float(name, float(self.low), float(self.high), log=self.log)
 
     def drawn_as(self, value: Any) -> Any:
-        """What must be drawn for `draw` to give `value`; what it never gives is handed through."""
-        if self.points is None:
+        """What must be drawn for `draw` to give `value`, or what is nearest to it."""
+        if self.points is None or not is_number(value):
             return value
-        return self.numbers.index(value) if value in self.numbers else value
+        return min(range(self.points), key=lambda number: abs(self.numbers[number] - value))
 
     def share_of(self, drawn: Any) -> float:
         """How far between its ends lies what was drawn: from 0 to 1."""
@@ -111,7 +115,7 @@ class Range(BaseModel):
 
     def holds(self, value: Any) -> bool:
         """Whether `draw` can give `value`."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             return False
         if self.points is not None:
             return value in self.numbers

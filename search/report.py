@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from search.costs import costs_of
 from search.errors import RunFailed
 from search.findings import findings
 from search.home import VERDICT
@@ -22,7 +23,7 @@ from search.target import in_words, predicted_of
 COLUMNS = (
     "trial", "status", "rung", "score", "score_low", "score_high", "perf_norm", "speed_norm", "perf", "perf_base",
     "sec_per_token", "sec_per_token_base", "length_ratio", "fixed_norm", "fixed_low", "fixed_high", "first_score",
-    "judged", "perf_by", "speed_by",
+    "judged", "perf_by", "speed_by", "perf_low", "perf_high", "speed_low", "speed_high",
     "size_mb", "seconds", "cached_steps", "recipe", "reason",
 )  # fmt: skip
 
@@ -30,7 +31,7 @@ COLUMNS = (
 def write_report(job: Job) -> list[Path]:
     """Write the three files into the run folder; returns their paths."""
     trials = in_order(job)
-    rows = [row_of(trial, job.last_rung) for trial in trials]
+    rows = [row_of(trial, job.last_rung, job.devices) for trial in trials]
     table, text, page = (job.run / name for name in ("summary.csv", "summary.md", "report.html"))
     with table.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, COLUMNS)
@@ -61,8 +62,9 @@ def status_of(job: Job) -> dict[str, Any]:
         "working": is_worked_on(job),
         "open": [trial.name for trial in trials if trial.status == RUNNING],
     }
+    counted = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     lines = [
-        f"{len(trials)} of {job.trials} trials: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())),
+        f"{len(trials)} of {job.trials} trials" + (f": {counted}" if counted else " begun"),
         f"steps: {told['steps_built']} built, {told['steps_from_store']} served from the store",
     ]
     if full:
@@ -81,8 +83,11 @@ def status_of(job: Job) -> dict[str, Any]:
         lines += _as_judged(full)
         told["best"]["predicted"] = predicted_of(job.space, Recipe.of(best["recipe"]), job.base, best["device"])
         if best.get("fixed_norm") is not None:
-            lines.append(f"its SpeedNorm with answers as long as the base's: {best['fixed_norm']:+.3f} "
-                         f"(it says {best['length_ratio']:.2f} times as much)")  # fmt: skip
+            interval = f" [{best['fixed_low']:+.3f}, {best['fixed_high']:+.3f}]" if "fixed_low" in best else ""
+            lines.append(
+                f"its SpeedNorm with answers as long as the base's: {best['fixed_norm']:+.3f}{interval} "
+                f"(it says {best['length_ratio']:.2f} times as much)"
+            )
         if full[0].again is None and job.space.finalists:
             lines.append("it was measured once: nobody has looked a second time")
         lines += in_words(job.space, told["best"]["predicted"])
@@ -132,8 +137,8 @@ def in_order(job: Job) -> list[TrialRecord]:
     return full + sorted(rest, key=lambda one: (-len(one.rungs), -one.last["score"] if one.last else 0.0, one.name))
 
 
-def row_of(trial: TrialRecord, last_rung: int) -> dict[str, Any]:
-    """One line of the summary."""
+def row_of(trial: TrialRecord, last_rung: int, devices: int = 1) -> dict[str, Any]:
+    """One line of the summary; its seconds are those of all devices that the trial held."""
     line = trial.last or {}
     stages = [stage for rung in trial.rungs.values() for stage in rung["stages"]]
     return {column: line.get(column) for column in COLUMNS} | {
@@ -145,7 +150,7 @@ def row_of(trial: TrialRecord, last_rung: int) -> dict[str, Any]:
         "first_score": trial.rungs[last_rung]["score"] if trial.again is not None else None,
         "judged": trial.judged,
         "size_mb": line["size_bytes"] / 1e6 if line else None,
-        "seconds": sum(stage["seconds"] for stage in stages),
+        "seconds": sum(one.seconds for one in costs_of([trial], None, devices)),
         "cached_steps": sum(stage["cached"] for stage in stages),
         "recipe": str(Recipe.of(trial.recipe)),
         "reason": trial.end["reason"] if trial.end is not None else "",

@@ -38,7 +38,7 @@ from evaluation.suite import SuiteSpec, says_texts
 from search.budget import Patience
 from search.errors import BadInput, Misfit
 from search.knobs import USE, Knob, knobs_of, names_of
-from search.ranges import Range, Suggests
+from search.ranges import Range, Suggests, is_number
 from search.recipe import Recipe
 from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
 from search.step_space import StepSpace, read_step
@@ -270,7 +270,10 @@ class Replay:
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         value = self.params.get(name, choices[0])
-        return value if value in choices else choices[0]
+        if value in choices:
+            return value
+        numbers = [one for one in choices if is_number(one)] if is_number(value) else []
+        return min(numbers, key=lambda one: abs(one - value)) if numbers else choices[0]
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         value = int(self.params.get(name, low))

@@ -130,7 +130,7 @@ def _read_range(given: dict[str, Any], whole: bool | None) -> Range:
     if not {"low", "high"} <= given.keys():
         raise Misfit(f"neither a value nor a range: {given!r}; {FORMS}", *list(given)[:1])
     for end in ("low", "high"):
-        value = given[end]
+        value = _number(given[end])
         if whole and isinstance(value, float):
             if not value.is_integer():
                 raise Misfit(f"range: {end} {value} is no whole number, as those of this field are", end)
@@ -141,6 +141,14 @@ def _read_range(given: dict[str, Any], whole: bool | None) -> Range:
         return Range.model_validate(given)
     except ValidationError as fault:
         raise Misfit(f"range: {first_error(fault)}", *place_of(fault)) from None
+
+
+def _number(given: Any) -> Any:
+    """What YAML takes for text, such as 1e4 without a point and a sign, as the number it is."""
+    try:
+        return float(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
 
 
 def _read_choices(given: Any) -> tuple[Any, ...]:

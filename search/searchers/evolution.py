@@ -10,9 +10,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from search.draws import Chance
 from search.outcome import Outcome
 from search.recipe import Recipe
-from search.searchers.proposer import Chance, Proposer, always
+from search.searchers.proposer import Proposer, always
 from search.space import Space
 
 PARENTS = 5  # the best of all that were seen

@@ -17,12 +17,13 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.stats import norm
 
+from search.draws import Chance
 from search.forms import is_bounded, recipes_of
 from search.outcome import Outcome
 from search.recipe import Recipe
 from search.searchers.evolution import Evolution
 from search.searchers.kernel import Places
-from search.searchers.proposer import Chance, Proposer, always
+from search.searchers.proposer import Proposer, always
 from search.space import Space
 
 STARTUP = 5  # recipes by chance, seeds among them, before the model speaks

@@ -8,13 +8,12 @@ that a searcher can be replayed and tested.
 from __future__ import annotations
 
 import itertools
-import math
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from search.advice import advised
+from search.draws import Chance
 from search.forms import recipes_of
 from search.outcome import Outcome
 from search.recipe import Recipe
@@ -142,22 +141,3 @@ class Proposer(ABC):
 
     def may_win(self, recipe: Recipe) -> bool:
         return not self.aims_at_score or self.ceiling is None or self.ceiling(recipe) > self.best
-
-
-class Chance:
-    """Draws by chance alone, as `Space.sample` asks."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return self.random.choice(list(choices))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        if log:
-            ends = math.log(low - 0.5), math.log(high + 0.5)  # each whole number gets the width it rounds from
-            return min(max(round(math.exp(self.random.uniform(*ends))), low), high)
-        return low + step * self.random.randint(0, (high - low) // step)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return low * (high / low) ** self.random.random() if log else self.random.uniform(low, high)

@@ -1,5 +1,7 @@
 """Conditions and grids: what exists only for another choice is drawn, counted and found again only there."""
 
+from collections import Counter
+
 import optuna
 import pytest
 
@@ -201,6 +203,35 @@ def test_whole_numbers_of_a_wide_range_are_drawn_whole_however_its_ends_are_writ
     assert all(isinstance(space.sample(study.ask()).steps[0].tokens, int) for _ in range(50))
     assert len(list(recipes_of(space))) == 2
     assert len({recipe.hash for recipe in drawn(space, 20)}) == 20
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "nearest"),
+    [("[1, 2, 8]", 6, 8), ("{low: 1, high: 9, points: 5}", 8, 7), ("{low: 1, high: 9, step: 4}", 6, 5)],
+)
+def test_what_lies_nearest_to_a_seed_outside_the_space_is_told(made, count, seed, nearest):
+    with pytest.raises(BadInput, match=rf"nearest in it: drop_layers\({nearest}\)"):
+        made(f"  - {{step: drop_layers, count: {count}}}\n", f"seeds: [[{{step: drop_layers, count: {seed}}}]]\n")
+
+
+def test_numbers_without_a_point_and_a_sign_are_numbers(made):
+    """YAML takes 1e4 for text."""
+    space = made("  - {step: distill, lr: 1.0e-4, tokens: {low: 1e4, high: 8e4, step: 10000}}\n")
+    assert [recipe.steps[0].tokens for recipe in recipes_of(space)] == [10000 * number for number in range(1, 9)]
+
+
+def test_recipes_drawn_by_chance_are_each_as_likely(made):
+    """Where an optional step was there every second time, short recipes would be drawn far more often."""
+    space = made(
+        "  - {step: drop_layers, optional: true, count: [1, 2, 3]}\n"
+        "  - {step: distill, optional: true, tokens: {low: 1000, high: 12000, points: 12}, lr: 1.0e-4}\n"
+        "  - {step: quantize, optional: true, scheme: W8A8, when: {distill.use: true}}\n"
+    )
+    every = list(recipes_of(space))
+    assert len(every) == count_of(space) == 4 * (1 + 12 * 2) - 1
+    found = Counter(recipe.hash for recipe in drawn(space, 9900))
+    assert found.keys() == {recipe.hash for recipe in every}
+    assert 50 < min(found.values()) <= max(found.values()) < 150  # 99 of each, within five deviations
 
 
 def test_the_base_is_no_seed(made):

@@ -4,12 +4,12 @@ import statistics
 
 import pytest
 
+from search.draws import Chance
 from search.outcome import Outcome
 from search.recipe import Recipe
 from search.searchers import SEARCHERS
 from search.searchers.evolution import Evolution
 from search.searchers.nsga2 import INFEASIBLE, Nsga2
-from search.searchers.proposer import Chance
 from search.searchers.tpe import Tpe
 from search.space_file import load_space
 from tests.search.searchers.test_conformance import finished, value
