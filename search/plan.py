@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from search.forms import count_of, drawn, is_bounded, recipes_of
 from search.plan_store import hits
 from search.plan_text import lines_of
 from search.recipe import Recipe
+from search.refusals import reasons
 from search.serving import traits, traits_anywhere
 from search.space import Space
 from search.space_file import read_space
@@ -137,16 +136,6 @@ def here(spec: Space, looked: Looked, shape: ModelShape, engine: EngineTraits) -
         return None
     able = sum(refusal(one, shape, mine) is None for one in looked.feasible)
     return {"engine": mine.name, "feasible": able, "why": None}
-
-
-def reasons(refused: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Refusals that differ in numbers only as one, with an example; the most frequent first."""
-    kinds = [re.sub(r"(?<![\w.])\d[\d,.]*\b", "#", why) for _, why in refused]
-    first = dict(zip(reversed(kinds), reversed(refused), strict=True))
-    return [
-        {"recipes": number, "reason": first[kind][1], "example": first[kind][0]}
-        for kind, number in Counter(kinds).most_common()
-    ]
 
 
 def predictions(spec: Space, looked: Looked, folder: Path, original: Description) -> dict[str, dict[str, Any]]:

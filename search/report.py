@@ -50,6 +50,9 @@ def status_of(job: Job) -> dict[str, Any]:
     counts = Counter(trial.status for trial in trials)
     full = ranked(trials, job.last_rung)
     stages = [stage for trial in trials for line in trial.rungs.values() for stage in line["stages"]]
+    working = is_worked_on(job)
+    words = {} if working else {RUNNING: "open"}
+    counted = ", ".join(f"{n} {words.get(name, name)}" for name, n in sorted(counts.items()))
     told: dict[str, Any] = {
         "run": job.place,
         "trials": len(trials),
@@ -59,10 +62,9 @@ def status_of(job: Job) -> dict[str, Any]:
         "steps_from_store": sum(stage["cached"] for stage in stages),
         "best": None,
         "ties": [],
-        "working": is_worked_on(job),
+        "working": working,
         "open": [trial.name for trial in trials if trial.status == RUNNING],
     }
-    counted = ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
     lines = [
         f"{len(trials)} of {job.trials} trials" + (f": {counted}" if counted else " begun"),
         f"steps: {told['steps_built']} built, {told['steps_from_store']} served from the store",

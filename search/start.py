@@ -27,12 +27,14 @@ from search.joining import cluster_address, hardware_of
 from search.ledger import Ledger
 from search.lengths import check_lengths
 from search.places import make, places
+from search.refusals import reasons
 from search.serving import check_here, environment_of, traits, traits_anywhere
 from search.space import SELF, Space
 from search.space_file import read_space
 from search.target import check_submissions
 
 DRAWN = 500  # recipes drawn by chance before a space whose ranges have too many numbers is refused
+MOST_REASONS = 3  # told of a space with nothing feasible
 PACKAGES = (
     "squeeze",
     "ray",
@@ -237,19 +239,23 @@ def _check_grid(spec: Space) -> None:
 
 def _check_feasible(spec: Space, folder: Path, engine: EngineTraits) -> None:
     shape = read_shape(folder)
-    reason = ""
+    refused: list[tuple[str, str]] = []
     between = () if is_bounded(spec) else drawn(spec, DRAWN)
     for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec), between):
         try:
             check_recipe(recipe.steps, shape, engine)
         except Infeasible as refusal:
-            reason = f"{recipe}: {refusal}"
+            refused.append((str(recipe), str(refusal)))
             continue
         if recipe.steps:
             return
     told = f"no recipe of this space is feasible for {folder} on {engine.name}"
+    why = [
+        f"infeasible, {one['recipes']}: {one['reason']} (such as {one['example']})"
+        for one in reasons(refused)[:MOST_REASONS]
+    ]
     raise Misfit(
-        f"{told}; {reason}" if reason else f"{told}: it holds the base alone", "lanes" if spec.lanes else "steps"
+        f"{told}; {'; '.join(why)}" if why else f"{told}: it holds the base alone", "lanes" if spec.lanes else "steps"
     )
 
 

@@ -62,6 +62,7 @@ def test_who_leads_without_the_highest_score_is_told_why(job):
 def test_who_was_interrupted_is_told_what_to_do_next(job):
     assert status_of(job)["open"] == ["t005"]
     assert f"interrupted, open trials: 1; go on with `squeeze resume {job.run}`" in status_of(job)["text"]
+    assert "6 of 6 trials: 3 finished, 1 infeasible, 1 open, 1 stopped" in status_of(job)["text"]
     with only_driver(job.run):
         assert status_of(job)["working"]
         assert "interrupted" not in status_of(job)["text"]
