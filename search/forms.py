@@ -11,15 +11,15 @@ from typing import Any
 from compressors.step import Step
 from compressors.steps import parse_step
 from search.draws import Chance
-from search.knobs import USE, Knob, assignments, forms_of, knobs_of, names_of
+from search.knobs import USE, Knob, assignments, at_ends, forms_of, knobs_of, names_of
 from search.recipe import Recipe
 from search.space import Space
 
 
 def steps_of(spec: Space) -> Iterator[Step]:
-    """Every step of a space once, in all its forms; of a range that is not `listed` only its two ends."""
+    """Every step of a space once, in all its forms; of a range without points only its two ends."""
     seen: set[str] = set()
-    knobs = knobs_of(spec.steps)
+    knobs = at_ends(knobs_of(spec.steps))
     forms = (
         {"step": spec.steps[number].step} | fields
         for number in range(len(spec.steps))

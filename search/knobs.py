@@ -6,7 +6,7 @@ step of a name is called name2. Knows nothing of recipes: `space` makes them of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -80,6 +80,36 @@ def knobs_of(steps: Sequence[StepSpace]) -> list[Knob]:
     return list(ordered.values())
 
 
+def at_ends(knobs: Sequence[Knob]) -> list[Knob]:
+    """The same, with a range that has no points at its two ends, and at what conditions ask of it."""
+    return [
+        knob
+        if knob.range is None or knob.range.points is not None
+        else replace(knob, options=tuple(dict.fromkeys((*knob.range.ends, *_asked(knob, knobs)))))
+        for knob in knobs
+    ]
+
+
+def check_by_chance(steps: Sequence[StepSpace]) -> None:
+    """Raise `Misfit`, its place below `steps`, for a condition on one number of a range that has no end of them."""
+    knobs = {knob.name: knob for knob in knobs_of(steps)}
+    for number, (step, name) in enumerate(zip(steps, names_of(steps), strict=True)):
+        own: list[tuple[str, str, Place]] = [(one, one, (number, "when", one)) for one in step.when]
+        own += [
+            (reference, _full(reference, name), (number, field, "when", reference))
+            for field, condition in step.field_when.items()
+            for reference in condition
+        ]
+        for written, full, place in own:
+            ends = knobs[full].range
+            if ends is not None and not ends.whole and not ends.listed:
+                raise Misfit(
+                    f"{name}: a condition on {written} would hold by no more than chance: it is drawn from {ends.low} "
+                    f"to {ends.high} at any place between; give it points, or a list of choices",
+                    *place,
+                )
+
+
 def assignments(knobs: Sequence[Knob], decided: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Every way to decide `knobs`, which come in order; of a range that is not `listed` only its two ends."""
     decided = {} if decided is None else decided
@@ -144,8 +174,12 @@ def _with_asked(knob: Knob, knobs: Mapping[str, Knob]) -> tuple[Any, ...]:
     """Its options; of a range with too many numbers, besides the ends, what some condition asks of it."""
     if knob.range is None or knob.range.listed:
         return knob.options
-    asked = [value for other in knobs.values() for value in other.when.get(knob.name, ())]
-    return tuple(dict.fromkeys((*knob.options, *asked)))
+    return tuple(dict.fromkeys((*knob.options, *_asked(knob, knobs.values()))))
+
+
+def _asked(knob: Knob, knobs: Iterable[Knob]) -> list[Any]:
+    """Values of it that conditions ask for."""
+    return [value for other in knobs for value in other.when.get(knob.name, ())]
 
 
 def _check_conditions(steps: Sequence[StepSpace], knobs: Mapping[str, Knob]) -> None:
@@ -166,13 +200,6 @@ def _check_condition(
         known = ", ".join(one for one in knobs if one != whose)
         raise Misfit(f"{whose}: unknown condition {written}; it may name {known}", *place)
     other = knobs[name]
-    if other.range is not None and not other.range.whole and not other.range.listed:
-        told = f"{other.range.low} to {other.range.high} at any place between"
-        raise Misfit(
-            f"{whose}: the condition {written} {values[0]!r} would hold by no more than chance: {name} is drawn from "
-            f"{told}; give it points, or a list of choices",
-            *place,
-        )
     possible = (*other.options, False) if other.field is None and other.when else other.options
     for value in values:
         if other.can_be(value) or any(same(one, value) for one in possible):

@@ -81,6 +81,11 @@ class Range(BaseModel):
             return tuple(self._point(number / (self.points - 1)) for number in range(self.points))
         if self._few:
             return tuple(range(int(self.low), int(self.high) + 1, self.step))
+        return self.ends
+
+    @property
+    def ends(self) -> tuple[Number, ...]:
+        """The two, or one where they are the same."""
         return tuple(dict.fromkeys((self.low, self.top)))
 
     def _point(self, share: float) -> Number:

@@ -37,7 +37,7 @@ from evaluation.devices import DeviceName
 from evaluation.suite import SuiteSpec, says_texts
 from search.budget import Patience
 from search.errors import BadInput, Misfit
-from search.knobs import USE, Knob, knobs_of, names_of
+from search.knobs import USE, Knob, at_ends, knobs_of, names_of
 from search.ranges import Range, Suggests, is_number
 from search.recipe import Recipe
 from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
@@ -140,7 +140,7 @@ class Space(BaseModel):
     @field_validator("steps")
     @classmethod
     def _possible(cls, value: tuple[StepSpace, ...]) -> tuple[StepSpace, ...]:
-        try_values(value, knobs_of(value))
+        try_values(value, at_ends(knobs_of(value)))
         return value
 
     @field_validator("seeds", "lanes", mode="before")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from compressors.data import HUB
 from search.errors import BadInput, Misfit, first_error, place_of
+from search.knobs import check_by_chance
 from search.space import SELF, Space
 from search.yaml_lines import Lines, read
 
@@ -56,6 +57,10 @@ def read_space(source: str) -> SpaceFile:
         raise BadInput(f"{path} holds no space: a mapping with steps, evaluation and calibration is needed")
     with _told(path, lines):
         space = Space.model_validate(_resolve(content, path.resolve().parent))
+        try:
+            check_by_chance(space.steps)
+        except Misfit as fault:
+            raise fault.below("steps") from None
         for number, recipe in enumerate(space.seed_recipes()):
             if not recipe.steps:
                 kind = "lanes" if space.lanes else "seeds"

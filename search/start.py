@@ -20,7 +20,7 @@ from evaluation.nearness import check_comparable
 from evaluation.suite import Suite
 from search.bases import find_base
 from search.errors import BadInput, Misfit
-from search.forms import drawn, is_bounded, recipes_of, steps_of
+from search.forms import count_of, drawn, is_bounded, recipes_of, steps_of
 from search.home import Home
 from search.job import Job
 from search.joining import cluster_address, hardware_of
@@ -33,7 +33,7 @@ from search.space import SELF, Space
 from search.space_file import read_space
 from search.target import check_submissions
 
-DRAWN = 500  # recipes drawn by chance before a space whose ranges have too many numbers is refused
+MOST, DRAWN = 20_000, 500  # recipes gone through in order, and by chance, before a larger space is refused
 MOST_REASONS = 3  # told of a space with nothing feasible
 PACKAGES = (
     "squeeze",
@@ -240,8 +240,8 @@ def _check_grid(spec: Space) -> None:
 def _check_feasible(spec: Space, folder: Path, engine: EngineTraits) -> None:
     shape = read_shape(folder)
     refused: list[tuple[str, str]] = []
-    between = () if is_bounded(spec) else drawn(spec, DRAWN)
-    for recipe in itertools.chain(spec.seed_recipes(), recipes_of(spec), between):
+    between = () if is_bounded(spec) and count_of(spec) <= MOST else drawn(spec, DRAWN)
+    for recipe in itertools.chain(spec.seed_recipes(), itertools.islice(recipes_of(spec), MOST), between):
         try:
             check_recipe(recipe.steps, shape, engine)
         except Infeasible as refusal:

@@ -5,6 +5,7 @@ Knows nothing of the other steps: whether a condition names something that is th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -13,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from compressors.step import Step
 from compressors.steps import STEPS, BadStep, parse_step
 from search.errors import Misfit, first_error, place_of
-from search.ranges import Range
+from search.ranges import Range, is_number
 
 Condition = dict[str, tuple[Any, ...]]  # what another field (or a step's `use`) must be: any of these
+LARGEST = 10**300  # a float holds a little more
 WAYS = ("values", "value", "fixed")  # how a field is given beside `when`, besides low and high
 FORMS = "a field is a value, a list of choices, {low: .., high: ..}, {fixed: ..}, or {when: .., values: [..]}"
 
@@ -131,11 +133,13 @@ def _read_range(given: dict[str, Any], whole: bool | None) -> Range:
         raise Misfit(f"neither a value nor a range: {given!r}; {FORMS}", *list(given)[:1])
     for end in ("low", "high"):
         value = _number(given[end])
+        if is_number(value) and LARGEST < abs(value) < math.inf:
+            raise Misfit(f"range: {end} is larger than any number of a step", end)
         if whole and isinstance(value, float):
             if not value.is_integer():
                 raise Misfit(f"range: {end} {value} is no whole number, as those of this field are", end)
             given = given | {end: int(value)}
-        elif whole is False and type(value) is int:
+        elif whole is False and is_number(value):
             given = given | {end: float(value)}
     try:
         return Range.model_validate(given)

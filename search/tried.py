@@ -35,7 +35,7 @@ def _with_between(form: dict[str, Any], step: StepSpace) -> Iterator[dict[str, A
     middle = {
         field: (ends.low + ends.high) // 2 if ends.whole else (ends.low + ends.high) / 2
         for field, ends in step.ranges.items()
-        if not ends.listed and field in form and form[field] == ends.low
+        if ends.points is None and field in form and form[field] == ends.low
     }
     if middle:
         yield form | middle

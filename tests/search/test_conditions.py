@@ -196,6 +196,24 @@ def test_a_range_of_a_field_that_is_no_whole_number_is_drawn_between_whole_ends_
     assert not is_bounded(space)
 
 
+def test_wide_ranges_do_not_multiply_when_a_space_is_read(made):
+    """A thousand numbers in each of four fields: forms are tried at their ends, and a bad one is found."""
+    steps = (
+        "  - {step: distill, lr: 1.0e-4, trains: lora, tokens: {low: 10000, high: 10900}, rank: {low: 4, high: 64}, "
+        "patience: {low: 1, high: 10}, top: {low: 10, high: 500}}\n"
+    )
+    assert len(list(steps_of(made(steps)))) == 2**4
+    with pytest.raises(BadInput, match=r"line \d+: .*rank"):
+        made(steps.replace("trains: lora", "trains: [lora, all]"))
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, ".inf", ".nan"])
+def test_numbers_that_no_step_can_have_are_refused(made, number):
+    for field in ("lr", "rank"):
+        with pytest.raises(BadInput, match=r"line \d+: "):
+            made(f"  - {{step: distill, tokens: 1000, {field}: {{low: 1, high: {number}}}}}\n")
+
+
 @pytest.mark.parametrize("ends", ["low: 1.0e+4, high: 1.0e+6", "low: 10000, high: 1000000"])
 def test_whole_numbers_of_a_wide_range_are_drawn_whole_however_its_ends_are_written(made, ends):
     space = made(f"  - {{step: distill, tokens: {{{ends}, log: true}}, lr: 1.0e-4}}\n")
@@ -241,7 +259,7 @@ def test_the_base_is_no_seed(made):
 
 def test_a_condition_on_a_number_that_is_never_drawn_is_refused(made):
     """Any place between two ends: no number is drawn but by chance."""
-    with pytest.raises(BadInput, match=r"line \d+: .*distill.lr 0.0005 would hold by no more than chance"):
+    with pytest.raises(BadInput, match=r"line \d+: quantize: a condition on distill.lr would hold by no more"):
         made(
             "  - {step: distill, tokens: 1000, lr: {low: 1.0e-4, high: 1.0e-3}}\n"
             "  - {step: quantize, when: {distill.lr: 5.0e-4}, scheme: W8A8}\n"
