@@ -176,9 +176,9 @@ def evaluate(
 def plan(
     space: SpaceArg,
     base: BaseOpt,
+    store: Annotated[str | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
     trials: TrialsOpt = None,
     hours: HoursOpt = None,
-    store: Annotated[str | None, typer.Option("--store", help="tell what of it is in this store already")] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Say what a search would try, refuse and cost; starts nothing, and needs config and tokenizer alone."""
