@@ -1,7 +1,7 @@
 """What a search has cost so far, stage by stage, in seconds of the devices it held and, where a price is given, money.
 
 Reads ledger lines. Not in them is what trials spent waiting for a device, what was lost with a process that died or
-cut short by an interrupt, the start of Ray and of the first engines, and the submission's verification.
+cut short by an interrupt, the start of Ray and its workers, and the submission's verification.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _costs(job: Job, trials: Sequence[TrialRecord]) -> Iterator[str]:
     ]
     whole = sum(one.seconds for one in spent)
     money = f", {whole / 3600 * job.space.price:.2f} in money" if job.space.price is not None else ""
-    left_out = "without starts of Ray and engines, what an interrupt cut short, and verification"
+    left_out = "without the start of Ray and its workers, what an interrupt cut short, and verification"
     yield f"it took {whole:.0f} {unit} seconds{money}, {left_out}: {', '.join(told)}"
 
 

@@ -17,8 +17,8 @@ def table():
 
 
 def test_ranked_by_all_timings_a_search_hands_over_about_the_best_that_it_measured(table):
-    """But for seed 9, on another machine, to which its choice is faster than to the table. By single timings of two
-    passes one more did not."""
+    """But for seed 9, which ran on another machine, beside other work. By single timings of two passes one more did
+    not."""
     found = {search: ranking(events, table) for search, events in read().items()}
     assert len(found) == 10
     assert {one for one, of in found.items() if of.pooled[0] - of.possible >= NEAR} == {Search(30, 9)}

@@ -16,7 +16,7 @@ from search.asha import Asha
 from search.errors import BadInput
 from search.estimate import cost_of, expected_promotions, expected_trials
 from search.forms import count_of
-from search.plan import plan, reasons
+from search.plan import plan
 from search.recipe import Recipe
 from search.space_file import load_space
 from search.start import new_job
@@ -69,15 +69,6 @@ def test_recipes_are_counted_and_refusals_grouped_by_reason():
     assert "35 recipes; 29 feasible on vLLM" in told["text"]
     assert "no hours told" in told["text"]
     assert "no SpeedNorm told" in told["text"]
-
-
-def test_reasons_that_differ_in_numbers_are_one():
-    refused = [("a", "count 9 leaves 1 of 10"), ("b", "W8A8 is not served"), ("c", "count 12 leaves 0 of 10")]
-    assert reasons(refused) == [
-        {"recipes": 2, "reason": "count 9 leaves 1 of 10", "example": "a"},
-        {"recipes": 1, "reason": "W8A8 is not served", "example": "b"},
-    ]
-    assert len(reasons([("a", "W8A8 is not served"), ("b", "W4A8 is not served")])) == 2
 
 
 def test_a_lane_that_is_infeasible_is_a_trial_all_the_same(written, weightless):
