@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
+UNKNOWN = "extra_forbidden"  # pydantic's name for a field that a model has not
 Place = tuple[str | int, ...]  # keys and positions from the top of a file to what is meant
 
 
@@ -30,10 +34,13 @@ class Misfit(ValueError):
         return Misfit(str(self), *place, *self.place)
 
 
-def first_error(fault: ValidationError) -> str:
-    """The first complaint of a validation in one line: place, reason, value."""
-    error = fault.errors()[0]
+def first_error(fault: ValidationError, known: Collection[str] = ()) -> str:
+    """The first complaint of a validation in one line: place, reason, value; `known`: the fields that the top has."""
+    error = _first(fault)
     place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == UNKNOWN:
+        near = get_close_matches(place, known, 1)
+        return f"{place}: there is no such field" + (f"; did you mean {near[0]}?" if near else "")
     reason = error["msg"].removeprefix("Value error, ")
     value = error["input"]
     shown = "" if isinstance(value, dict | list | tuple) else f" (got {value!r})"
@@ -42,6 +49,12 @@ def first_error(fault: ValidationError) -> str:
 
 def place_of(fault: ValidationError) -> Place:
     """Where the first complaint of a validation points."""
-    error = fault.errors()[0]
+    error = _first(fault)
     cause = error.get("ctx", {}).get("error")
     return (*error["loc"], *(cause.place if isinstance(cause, Misfit) else ()))
+
+
+def _first(fault: ValidationError) -> ErrorDetails:
+    """A field of an unknown name before all else: a slip in a name makes the field that was meant look missing."""
+    errors = fault.errors()
+    return next((one for one in errors if one["type"] == UNKNOWN), errors[0])

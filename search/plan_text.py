@@ -74,10 +74,10 @@ def _rungs(spec: Space, told: dict[str, Any]) -> Iterator[str]:
         )
         if spec.price is not None:
             yield f"at {spec.price:g} an hour: {cost['hours'] * spec.price:.2f}"
-    yield from _budgets(spec)
+    yield from _budgets(spec, told["trials"])
 
 
-def _budgets(spec: Space) -> Iterator[str]:
+def _budgets(spec: Space, trials: int) -> Iterator[str]:
     """What ends a search besides the number of its trials."""
     if spec.hours is not None:
         yield f"after {spec.hours:g} hours trials are cut short; finalists once more and verification come on top"
@@ -86,6 +86,8 @@ def _budgets(spec: Space) -> Iterator[str]:
     if spec.patience is not None:
         gain = f" of more than {spec.patience.gain:g}" if spec.patience.gain else ""
         yield f"no trial is begun after {spec.patience.trials} in a row that brought no gain{gain}"
+        if spec.patience.trials >= trials:
+            yield f"that is never, with {trials} trials in all: give patience fewer"
 
 
 def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[str]:

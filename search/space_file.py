@@ -79,7 +79,7 @@ def _told(path: Path, lines: Lines) -> Iterator[None]:
     try:
         yield
     except ValidationError as fault:
-        raise BadInput(f"{path}, line {lines.of(place_of(fault))}: {first_error(fault)}") from fault
+        raise BadInput(f"{path}, line {lines.of(place_of(fault))}: {first_error(fault, Space.model_fields)}") from fault
     except Misfit as fault:
         raise BadInput(f"{path}, line {lines.of(fault.place)}: {fault}") from fault
 

@@ -100,16 +100,17 @@ def check_inputs(spec: Space, folder: Path, engine: EngineTraits, unread: list[s
     """Read every file the search would read; see that the base is whole and that something can be done to it.
 
     What the hub does not give is noted in `unread`, where it is given, and refused elsewhere. Returns the benchmarks
-    that nobody can grade, and why. Raises `BadInput`; `Misfit` for a space with nothing feasible.
+    that nobody can grade, and why. Raises `BadInput`; `Misfit` where the space's file has a line for it.
     """
     left_out = check_questions(spec, folder, unread)
     _check_grid(spec)
     if spec.submissions is not None:
-        check_submissions(Path(spec.submissions), folder)
+        with _said_of("submissions"):
+            check_submissions(Path(spec.submissions), folder)
+    if spec.calibration != SELF:
+        with _said_of("calibration"), _noting(unread):
+            load_conversations(spec.calibration)
     try:
-        if spec.calibration != SELF:
-            with _noting(unread):
-                load_conversations(spec.calibration)
         check_recipe([], read_shape(folder), engine)
         for step in steps_of(spec):
             step.preflight(folder)
@@ -117,6 +118,15 @@ def check_inputs(spec: Space, folder: Path, engine: EngineTraits, unread: list[s
         raise BadInput(str(fault)) from fault
     _check_feasible(spec, folder, engine)
     return left_out
+
+
+@contextmanager
+def _said_of(*place: str) -> Iterator[None]:
+    """What is wrong with a file that a space names is told with the line that names it."""
+    try:
+        yield
+    except (BadInput, ValueError, OSError) as fault:
+        raise Misfit(str(fault), *place) from fault
 
 
 def check_questions(spec: Space, folder: Path, unread: list[str] | None = None) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """A small space and ledger lines for tests that need no model."""
 
+import shutil
+
 import pytest
 
+from evaluation.reference import MODEL
 from search.recipe import Recipe
 from search.space_file import load_space
 
@@ -40,6 +43,21 @@ def space(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(SPACE)
     return load_space(str(path))
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        (tmp_path / "space.yaml").write_text(text)
+        return str(tmp_path / "space.yaml")
+
+    return write
+
+
+@pytest.fixture
+def weightless(tmp_path):
+    """The reference model's config and tokenizer, no weights."""
+    return shutil.copytree(MODEL, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors"))
 
 
 def rung_line(trial, rung, score, recipe=None, **more):

@@ -3,7 +3,6 @@
 import itertools
 import json
 import random
-import shutil
 import statistics
 
 import pytest
@@ -20,43 +19,8 @@ from search.plan import plan
 from search.recipe import Recipe
 from search.space_file import load_space
 from search.start import new_job
+from tests.search.planned import EVALUATION, STEPS, everything_in
 from tests.search.test_target import CONFIG
-
-EVALUATION = """evaluation:
-  limit: 4
-  benchmarks: {kmmlu_redux: reference:items/kmmlu_redux.jsonl}
-calibration: reference:text/calibration.jsonl
-max_model_len: 1024
-rungs: [{items: 0.5, tokens: 0.5}, {items: 1.0, tokens: 1.0}]
-"""
-STEPS = """steps:
-  - step: drop_layers
-    optional: true
-    by: last
-    count: [1, 2, 9]
-  - step: context
-    optional: true
-    max_position_embeddings: [1024]
-"""
-
-
-@pytest.fixture
-def written(tmp_path):
-    def write(text):
-        (tmp_path / "space.yaml").write_text(text)
-        return str(tmp_path / "space.yaml")
-
-    return write
-
-
-@pytest.fixture
-def weightless(tmp_path):
-    """The reference model's config and tokenizer, no weights."""
-    return shutil.copytree(MODEL, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors"))
-
-
-def everything_in(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def test_recipes_are_counted_and_refusals_grouped_by_reason():
@@ -86,6 +50,9 @@ def test_a_plan_tells_what_ends_a_search_and_what_it_costs(written, weightless):
     assert f"at 2 an hour: {2 * told['cost']['hours']:.2f}" in told["text"]
     assert "no trial is begun after 7 device hours" in told["text"]
     assert "no trial is begun after 9 in a row that brought no gain of more than 0.01" in told["text"]
+    assert f"that is never, with {told['trials']} trials in all" in told["text"]
+    short = plan(written(STEPS + EVALUATION + "patience: {trials: 2}\n"), str(weightless))
+    assert "that is never" not in short["text"]
 
 
 def test_a_plan_needs_no_weights_and_writes_nothing(written, weightless, tmp_path):
@@ -218,16 +185,6 @@ def test_conversations_that_the_base_wrote_are_found_in_the_store(written, tmp_p
     assert plan(path, "tiny", root)["store"] == {"why": None, "whole": ["drop_layers(1, 4)"], "begun": 1}
 
 
-def test_a_store_that_is_not_there_and_a_base_without_weights_are_told(written, weightless, tmp_path):
-    path = written(STEPS + EVALUATION)
-    with pytest.raises(BadInput, match=r"no store at .*nowhere"):
-        plan(path, "tiny", tmp_path / "nowhere")
-    assert not (tmp_path / "nowhere").exists()
-    (tmp_path / "store").mkdir()
-    assert "not told, since the base has no weights" in plan(path, str(weightless), tmp_path / "store")["text"]
-    assert list((tmp_path / "store").iterdir()) == []
-
-
 def test_ranges_of_too_many_numbers_are_counted_as_at_least(written, weightless):
     few = plan(written(STEPS.replace("[1, 2, 9]", "{low: 1, high: 3}") + EVALUATION), str(weightless))
     assert few["text"].startswith("7 recipes; 7 feasible")
@@ -247,14 +204,6 @@ def test_what_is_feasible_only_between_the_ends_of_a_range_is_found(written, wei
     )["at_least"]
     with pytest.raises(BadInput, match="no recipe of this space is feasible"):
         plan(written(steps.replace("500", "250") + EVALUATION), str(weightless))
-
-
-def test_a_grid_without_end_is_refused_with_its_line(written, weightless):
-    path = written(STEPS.replace("[1024]", "{low: 1024, high: 100000}") + EVALUATION + "searcher: grid\n")
-    with pytest.raises(
-        BadInput, match=r"line \d+: searcher grid goes through all recipes, and context.max_position_embeddings from"
-    ):
-        plan(path, str(weightless))
 
 
 def test_a_space_too_large_to_go_through_is_drawn_from(written, weightless, monkeypatch):
@@ -290,61 +239,3 @@ def test_the_contest_is_planned_from_config_and_tokenizer_alone(weightless, monk
     assert told["size_bytes"]["base"] == 2 * 1_279_391_488
     assert 5 < told["cost"]["hours"] < 20
     assert "KMMLU-Pro" in told["unread"][0]
-
-
-def test_what_the_hub_does_not_give_is_told_and_the_rest_planned(written, weightless, tmp_path, monkeypatch):
-    import datasets
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read once, when they were imported
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    path = written(
-        STEPS
-        + EVALUATION.replace("reference:items/kmmlu_redux.jsonl", "hub").replace(
-            "reference:text/calibration.jsonl", "hub:a/b"
-        )
-    )
-    told = plan(path, str(weightless))
-    assert len(told["unread"]) == 2
-    assert told["recipes"] == 7
-    lines = [line for line in told["text"].splitlines() if line.startswith("not read")]
-    assert "does not give LGAI-EXAONE/KMMLU-Redux" in lines[0]
-    assert "does not give a/b" in lines[1]
-    with pytest.raises(BadInput, match="does not give LGAI-EXAONE/KMMLU-Redux"):
-        new_job(path, "tiny", tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
-    [
-        (
-            "[1, 2, 9]",
-            "[9, 10]",
-            1,
-            r"no recipe of this space is feasible .*; infeasible, 2: .*leaves [01] of 10 layers",
-        ),
-        (
-            "    optional: true\n    max",
-            "    when: {drop_layers.count: 12}\n    max",
-            7,
-            "12 never holds: .* 1 or 2 or 9",
-        ),
-        ("step: drop_layers\n    optional: true", "step: drop_layers\n    when: {context.nope: 1}", 3, "context.nope"),
-        ("count: [1, 2, 9]", "count: {when: {count: 1}, values: [1]}", 5, "round in a circle"),
-        ("max_model_len: 1024\n", "trials: 0\n", 13, "trials: .*greater than or equal to 1"),
-        ("max_model_len: 1024\n", "hours: 0\n", 13, "hours: .*greater than 0"),
-        ("max_model_len: 1024\n", "seeds: [[{step: drop_layers, by: last, count: 3}]]\n", 13, "outside the space"),
-    ],
-)
-def test_plan_and_search_alike_refuse_before_any_work(written, tmp_path, old, new, line, said):
-    text = STEPS + EVALUATION
-    if "infeasible" in said or "feasible" in said:
-        text = text.replace("  - step: context\n    optional: true\n    max_position_embeddings: [1024]\n", "")
-    assert old in text
-    path = written(text.replace(old, new))
-    before = everything_in(tmp_path)
-    for work in (lambda: plan(path, "tiny"), lambda: new_job(path, "tiny", tmp_path / "run")):
-        with pytest.raises(BadInput, match=rf"^{path}, line {line}: .*({said})") as told:
-            work()
-        assert "\n" not in str(told.value)
-    assert everything_in(tmp_path) == before
