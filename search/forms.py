@@ -15,6 +15,8 @@ from search.knobs import USE, Knob, assignments, at_ends, forms_of, knobs_of, na
 from search.recipe import Recipe
 from search.space import Space
 
+MOST = 20_000  # recipes of a space that are gone through one by one
+
 
 def steps_of(spec: Space) -> Iterator[Step]:
     """Every step of a space once, in all its forms; of a range without points only its two ends."""

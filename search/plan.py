@@ -17,7 +17,7 @@ from evaluation.workload import CONTEST
 from search.bases import find_base
 from search.errors import BadInput
 from search.estimate import cost_of
-from search.forms import count_of, drawn, is_bounded, recipes_of
+from search.forms import MOST, count_of, drawn, is_bounded, recipes_of
 from search.plan_store import hits
 from search.plan_text import lines_of
 from search.recipe import Recipe
@@ -28,8 +28,7 @@ from search.space_file import read_space
 from search.start import check_inputs
 from search.target import as_submission, described, device_of, learned
 
-MOST = 20_000  # recipes that are gone through one by one
-SAMPLE = 2_000  # draws in their place, of a space with more
+SAMPLE = 2_000  # draws from a space that has too many recipes to go through
 
 
 @dataclass

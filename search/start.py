@@ -20,7 +20,7 @@ from evaluation.nearness import check_comparable
 from evaluation.suite import Suite
 from search.bases import find_base
 from search.errors import BadInput, Misfit
-from search.forms import count_of, drawn, is_bounded, recipes_of, steps_of
+from search.forms import MOST, count_of, drawn, is_bounded, recipes_of, steps_of
 from search.home import Home
 from search.job import Job
 from search.joining import cluster_address, hardware_of
@@ -33,7 +33,7 @@ from search.space import SELF, Space
 from search.space_file import read_space
 from search.target import check_submissions
 
-MOST, DRAWN = 20_000, 500  # recipes gone through in order, and by chance, before a larger space is refused
+DRAWN = 500  # recipes drawn from a space that has more than are gone through, before it is refused
 MOST_REASONS = 3  # told of a space with nothing feasible
 PACKAGES = (
     "squeeze",
