@@ -39,7 +39,7 @@ from search.self_data import self_written
 from search.serving import engine_settings, traits
 from search.space import SELF, Space
 from search.stores import open_store
-from search.target import device_of, speed_on
+from search.target import base_described, device_of, speed_on
 
 ANSWERS = "answers"  # in the run folder: what models said
 NO_DATA = Conversations(rows=(), fingerprint="none")  # for recipes that read none: it is not written for them either
@@ -133,11 +133,14 @@ class Bench:
         for engine in (self.engine, self.base_engine):
             engine.launch()  # they import vLLM while the first steps are built
         fidelity = self.job.space.rungs[number]
+        begin = time.monotonic()
+        data = self.data if any(step.takes_data() for step in recipe.steps) else NO_DATA
+        data_seconds = time.monotonic() - begin
         built = build(
             recipe.at(fidelity.tokens).steps,
             self.job.base,
             self.store,
-            self.data if any(step.takes_data() for step in recipe.steps) else NO_DATA,
+            data,
             device=self.job.device,
             progress=self.progress,
             seed=self.job.space.training_seed,
@@ -170,6 +173,7 @@ class Bench:
             },
             "artifact": built.artifact.key,
             "size_bytes": size_of(built.artifact),
+            "data_seconds": round(data_seconds, 3),
             "stages": [_stage_line(stage) for stage in built.stages],
             "measuring_seconds": round(time.monotonic() - begin, 3),
             "engine": measured.engine,
@@ -222,10 +226,11 @@ class Bench:
 
     def _target_at_hand(self) -> DeviceName | None:
         """The space's target, if this is one. Its roofline is that of the contest's workload on one GPU, so who names
-        none, has several share a model, or lets models think, is timed."""
+        none, has several share a model, lets models think, or has a base that the roofline does not know, is timed."""
         spec = self.job.space
         here = known_device(self.measurer.asker.about(self.measurer.base)["device_name"])
-        return here if here == spec.foretold and not spec.thinking else None
+        foretold = here == spec.foretold and not spec.thinking and base_described(self.job.base) is not None
+        return here if foretold else None
 
     def measure_alone(self, number: int) -> Measurement:
         """The job's base alone. Raises `EngineFault`, the engine and all it held being gone then."""

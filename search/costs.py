@@ -12,6 +12,8 @@ from typing import NamedTuple
 from search.ledger import TrialRecord
 
 MEASURING = "measuring"
+DATA = "conversations"  # read, written by the base, or waited for while another worker has it write them
+STORE = "from the store"  # stages that were there, or that another worker was building: until they were at hand
 IN_VAIN = "in vain"  # rungs that ended in a fault
 HOUR = 3600.0
 
@@ -31,10 +33,10 @@ def costs_of(trials: Iterable[TrialRecord], price: float | None, devices: int = 
     for trial in trials:
         for line in [*trial.rungs.values(), *([trial.again] if trial.again is not None else [])]:
             for stage in line["stages"]:
-                if not stage["cached"]:
-                    seconds.setdefault(stage["step"], []).append(stage["seconds"] * devices)
-            if "measuring_seconds" in line:  # not in ledgers of earlier versions
-                seconds.setdefault(MEASURING, []).append(line["measuring_seconds"] * devices)
+                seconds.setdefault(STORE if stage["cached"] else stage["step"], []).append(stage["seconds"] * devices)
+            for name, field in ((DATA, "data_seconds"), (MEASURING, "measuring_seconds")):
+                if line.get(field):  # not in ledgers of earlier versions
+                    seconds.setdefault(name, []).append(line[field] * devices)
         if trial.in_vain:
             seconds.setdefault(IN_VAIN, []).append(trial.in_vain * devices)
     found = [

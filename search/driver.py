@@ -169,11 +169,15 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
     proposer.foresee(prospects_for(job.space, job.base, [known_device(_gpu_of(fleet))] if job.device == "cuda" else []))
     budget = Budget(job.trials, job.space.device_hours, job.space.patience, records.values(), job.devices)
     worth = worth_of(job, records.values())
+
+    def at_once() -> int:
+        return trials_at_once(resources, fleet.resources())
+
     finals = Finals(
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
-        trials_at_once(resources, nodes), lambda trial: worth.in_full(trial.line),
+        at_once, lambda trial: worth.in_full(trial.line),
     )  # fmt: skip
-    room = Room(lambda: trials_at_once(resources, fleet.resources()))
+    room = Room(at_once)
     searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line, room)
     trainable = tune.with_parameters(
         Trial,

@@ -39,7 +39,7 @@ def first_error(fault: ValidationError, known: Collection[str] = ()) -> str:
     error = _first(fault)
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == UNKNOWN:
-        near = get_close_matches(place, known, 1)
+        near = get_close_matches(place, known, 1) if len(error["loc"]) == 1 else []
         return f"{place}: there is no such field" + (f"; did you mean {near[0]}?" if near else "")
     reason = error["msg"].removeprefix("Value error, ")
     value = error["input"]

@@ -22,6 +22,7 @@ from search.recipe import Recipe
 from search.space import Space
 
 DRAWN = 30  # searches
+SIMULATED = 300  # trials of each at most: shares of more are as these, and take their square in time
 FLOPS = {"distill": 8, "finetune": 6}  # a weight and token: forward and backward, and the teacher's forward
 
 
@@ -63,6 +64,8 @@ def expected_trials(trials: int, eta: float, rungs: int) -> list[float]:
 
 def expected_promotions(trials: int, eta: float, rungs: int) -> list[float]:
     """As `expected_trials`, by the promoting scheduler on one worker: the mean of searches whose scores are drawn."""
+    if trials > SIMULATED:
+        return [number * trials / SIMULATED for number in expected_promotions(SIMULATED, eta, rungs)]
     draw, counts = random.Random(0), [0] * rungs
     for _ in range(DRAWN):
         rule, waiting, begun = Asha(eta, rungs - 1), set[str](), 0
@@ -81,14 +84,14 @@ def expected_promotions(trials: int, eta: float, rungs: int) -> list[float]:
 
 
 def cost_of(
-    space: Space, trials: int, recipes: Sequence[Recipe], models: Sequence[Description], base: Description,
+    space: Space, trials: int, recipes: Sequence[Recipe], models: Sequence[Description], base: Description | None,
     device: Device | None,
 ) -> Cost:  # fmt: skip
     """Of `trials` trials of recipes such as `recipes`, which make `models` of `base`."""
     coming = expected_promotions if space.scheduler == "promoting" else expected_trials
     expected = coming(trials, space.eta, len(space.rungs))
     asking = training = reading = 0.0
-    if device is not None and models:
+    if device is not None and base is not None and models:
         asking = space.passes * (
             median(seconds(one, CONTEST, device) for one in set(models)) + seconds(base, CONTEST, device)
         )

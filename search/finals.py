@@ -62,7 +62,7 @@ class Finals:
         finalists: int,
         records: Callable[[], Iterable[TrialRecord]],
         tells: Tells,
-        at_once: int = 1,
+        at_once: Callable[[], int] = lambda: 1,
         value: Value | None = None,
     ) -> None:
         self.last_rung = last_rung
@@ -82,7 +82,7 @@ class Finals:
 
     def begin(self) -> TrialRecord | None:
         """The best of those to be measured again, under way from here on until `told` of; None for now."""
-        left = self._to_begin() if len(self.under_way) < self.at_once else []
+        left = self._to_begin() if len(self.under_way) < self.at_once() else []
         if not left:
             return None
         self.under_way[left[0].name] = left[0]

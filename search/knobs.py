@@ -96,7 +96,7 @@ def check_by_chance(steps: Sequence[StepSpace]) -> None:
     for number, (step, name) in enumerate(zip(steps, names_of(steps), strict=True)):
         own: list[tuple[str, str, Place]] = [(one, one, (number, "when", one)) for one in step.when]
         own += [
-            (reference, _full(reference, name), (number, field, "when", reference))
+            (reference, full_name(reference, name), (number, field, "when", reference))
             for field, condition in step.field_when.items()
             for reference in condition
         ]
@@ -155,7 +155,7 @@ def _of_step(number: int, steps: Sequence[StepSpace]) -> Iterator[Knob]:
     yield Knob(f"{name}.{USE}", number, None, dict(step.when), options, step.optional)
     for field in step.fields:
         own = step.field_when.get(field, {})
-        when = {f"{name}.{USE}": (True,)} | {_full(one, name): values for one, values in own.items()}
+        when = {f"{name}.{USE}": (True,)} | {full_name(one, name): values for one, values in own.items()}
         if field in step.fixed:
             yield Knob(f"{name}.{field}", number, field, when, (step.fixed[field],), False)
         elif field in step.choices:
@@ -165,7 +165,7 @@ def _of_step(number: int, steps: Sequence[StepSpace]) -> Iterator[Knob]:
             yield Knob(f"{name}.{field}", number, field, when, ends.numbers, True, ends)
 
 
-def _full(reference: str, step: str) -> str:
+def full_name(reference: str, step: str) -> str:
     """A field's condition names a field of its own step, or STEP.FIELD."""
     return reference if "." in reference else f"{step}.{reference}"
 
@@ -190,7 +190,7 @@ def _check_conditions(steps: Sequence[StepSpace], knobs: Mapping[str, Knob]) -> 
         for field, condition in step.field_when.items():
             for reference, values in condition.items():
                 place = (number, field, "when", reference)
-                _check_condition(f"{name}.{field}", reference, _full(reference, name), values, knobs, place)
+                _check_condition(f"{name}.{field}", reference, full_name(reference, name), values, knobs, place)
 
 
 def _check_condition(

@@ -39,6 +39,6 @@ class Outcome(BaseModel):
 
 
 def seconds_of(line: dict[str, Any]) -> float:
-    """What a finished rung took of a device, by its ledger line; what came from the store was paid for before."""
-    built = sum(stage["seconds"] for stage in line.get("stages", ()) if not stage["cached"])
-    return float(built + line.get("measuring_seconds", 0.0))
+    """What a finished rung took of a device, by its ledger line; of what came from the store, until it was at hand."""
+    built = sum(stage["seconds"] for stage in line.get("stages", ()))
+    return float(line.get("data_seconds", 0.0) + built + line.get("measuring_seconds", 0.0))

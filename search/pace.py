@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evaluation.description import Description, description_of
+from evaluation.description import Description
 from search.recipe import Recipe
-from search.target import described
+from search.target import base_described, described
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class Pace:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.original = _described(base)
+        self.original = base_described(base)
         self.timed: dict[str, Timed] = {}  # by trial
         self._shapes: dict[str, dict[str, float]] = {}  # features by recipe
 
@@ -98,14 +98,6 @@ class Pace:
             weights = np.minimum(1, 2 / np.maximum(away, 1e-9)) / spreads**2  # Huber's: a rambler bends no line
         asked = np.array([features.get(name, 0.0) for name in names])
         return float(1 - asked @ line), float((asked @ covariance @ asked + ALIKE**2) ** 0.5)
-
-
-def _described(base: Path) -> Description | None:
-    """None for a base whose numbers the roofline does not know: there each timing stands alone."""
-    try:
-        return description_of(base)
-    except ValueError:
-        return None
 
 
 def features_of(model: Description, base: Description) -> dict[str, float]:

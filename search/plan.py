@@ -11,7 +11,7 @@ from typing import Any
 from cluster.resources import find_device
 from compressors.shape import check_recipe, read_shape
 from compressors.step import EngineTraits, Infeasible, ModelShape
-from evaluation.description import Description, description_of
+from evaluation.description import Description
 from evaluation.roofline import predict
 from evaluation.workload import CONTEST
 from search.bases import find_base
@@ -26,7 +26,7 @@ from search.serving import traits, traits_anywhere
 from search.space import Space
 from search.space_file import read_space
 from search.start import check_inputs
-from search.target import as_submission, described, device_of, learned
+from search.target import as_submission, base_described, described, device_of, learned
 
 SAMPLE = 2_000  # draws from a space that has too many recipes to go through
 
@@ -62,16 +62,18 @@ def plan(
     sampled = count > MOST
     recipes = list(drawn(spec, SAMPLE) if sampled else recipes_of(spec))
     seeds = spec.seed_recipes()
-    looked = look(dict.fromkeys([*seeds, *recipes] if sampled else recipes), folder, engine)
-    original = description_of(folder)
+    original = base_described(folder)
+    looked = look(dict.fromkeys([*seeds, *recipes]), folder, engine, original is not None)
     device = device_of(spec.foretold) if spec.foretold is not None else None
     begun = min(spec.trials, _all_trials(looked, seeds)) if is_bounded(spec) and not sampled else spec.trials
+    looked_at = len(looked.feasible) + len(looked.refused)
     told: dict[str, Any] = {
         "engine": engine.name,
-        "recipes": count if sampled else len(recipes),
+        "recipes": count if sampled else looked_at,
         "at_least": not is_bounded(spec),
-        "looked_at": len(looked.feasible) + len(looked.refused),
+        "looked_at": looked_at,
         "sampled": sampled,
+        "base_known": original is not None,
         "feasible": looked.names,
         "infeasible": dict(looked.refused),
         "reasons": reasons(looked.refused),
@@ -83,7 +85,7 @@ def plan(
         "hours": spec.hours,
         "cost": cost_of(spec, begun, looked.feasible, looked.models, original, device).model_dump(),
         "rungs": [rung.model_dump() for rung in spec.rungs],
-        "store": hits(store, spec, looked.feasible, folder) if store is not None else None,
+        "store": hits(store, spec, looked.feasible, folder, engine.device) if store is not None else None,
         "left_out": left_out,
         "unread": unread,
     }
@@ -103,8 +105,8 @@ def engine_for(spec: Space) -> EngineTraits:
     return traits_anywhere("cuda", spec.engine, spec.gpus)
 
 
-def look(recipes: Iterable[Recipe], folder: Path, engine: EngineTraits) -> Looked:
-    """Which of the recipes make sense on `engine`, and what they make of the model in `folder`."""
+def look(recipes: Iterable[Recipe], folder: Path, engine: EngineTraits, describing: bool = True) -> Looked:
+    """Which of the recipes make sense on `engine`, and, if `describing`, what they make of the model in `folder`."""
     found, shape = Looked(), read_shape(folder)
     for recipe in recipes:
         why = refusal(recipe, shape, engine)
@@ -112,7 +114,8 @@ def look(recipes: Iterable[Recipe], folder: Path, engine: EngineTraits) -> Looke
             found.refused.append((str(recipe), why))
         else:
             found.feasible.append(recipe)
-            found.models.append(described(recipe, folder))
+            if describing:
+                found.models.append(described(recipe, folder))
     return found
 
 
@@ -137,10 +140,10 @@ def here(spec: Space, looked: Looked, shape: ModelShape, engine: EngineTraits) -
     return {"engine": mine.name, "feasible": able, "why": None}
 
 
-def predictions(spec: Space, looked: Looked, folder: Path, original: Description) -> dict[str, dict[str, Any]]:
+def predictions(spec: Space, looked: Looked, folder: Path, original: Description | None) -> dict[str, dict[str, Any]]:
     """By recipe: SpeedNorm on the space's target, and what the contest's server would say by its submissions."""
     found: list[dict[str, Any]] = [{} for _ in looked.feasible]
-    if spec.foretold is not None:
+    if spec.foretold is not None and original is not None:
         device = device_of(spec.foretold)
         speeds = {one: predict(one, original, CONTEST, device).speed_norm for one in set(looked.models)}
         for one, model in zip(found, looked.models, strict=True):
@@ -155,8 +158,13 @@ def predictions(spec: Space, looked: Looked, folder: Path, original: Description
     return {name: one for name, one in zip(looked.names, found, strict=True) if one}
 
 
-def sizes(looked: Looked, original: Description) -> dict[str, Any]:
-    """Estimated bytes of the weights; what an exact trim leaves of a vocabulary is known only when it was done."""
+def sizes(looked: Looked, original: Description | None) -> dict[str, Any]:
+    """Estimated bytes of the weights, nothing where the base is not known.
+
+    What an exact trim leaves of a vocabulary is known only when it was done.
+    """
+    if original is None:
+        return {}
     found = [(round(model.stored_bytes), name) for model, name in zip(looked.models, looked.names, strict=True)]
     if not found:
         return {"base": round(original.stored_bytes)}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.resources import find_device
 from compressors.artifact import base_artifact
 from compressors.data import load_conversations, read_conversations
 from compressors.lookup import Lookup
@@ -17,9 +16,10 @@ from search.recipe import Recipe
 from search.space import SELF, Space
 
 
-def hits(root: Path, spec: Space, recipes: Sequence[Recipe], base: Path) -> dict[str, Any]:
+def hits(root: Path, spec: Space, recipes: Sequence[Recipe], base: Path, device: str) -> dict[str, Any]:
     """How many of `recipes` are there whole, as the last rung needs them, and of how many the first steps, at any rung.
 
+    `device`: what they would be built on, which their names tell.
     `why` says, where it is given, why nothing can be looked up.
     """
     if not any(base.glob("*.safetensors")):
@@ -27,7 +27,7 @@ def hits(root: Path, spec: Space, recipes: Sequence[Recipe], base: Path) -> dict
     store, original = Store(root, make=False), base_artifact(base)
     best: dict[str, Any] = {"why": None, "whole": [], "begun": 0}
     for data in _conversations(spec, store):
-        lookup = Lookup(store, original, data, find_device(), spec.training_seed)
+        lookup = Lookup(store, original, data, device, spec.training_seed)
         whole, begun = [], 0
         for recipe in recipes:
             if lookup.steps_there(recipe.steps) == len(recipe.steps):

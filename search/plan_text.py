@@ -26,7 +26,7 @@ def lines_of(spec: Space, told: dict[str, Any]) -> Iterator[str]:
         yield f"infeasible, {one['recipes']}: {one['reason']} (such as {one['example']})"
     if len(told["reasons"]) > MOST:
         yield f"infeasible for {len(told['reasons']) - MOST} more reasons: --json tells them"
-    yield from _predictions(spec, told["predicted"])
+    yield from _predictions(spec, told["predicted"], told["base_known"])
     yield from _sizes(told["size_bytes"])
     yield from _store(told)
     yield from (f"left out of perf: {name}, since {why}" for name, why in told["left_out"].items())
@@ -64,7 +64,7 @@ def _rungs(spec: Space, told: dict[str, Any]) -> Iterator[str]:
         )
     cost = told["cost"]
     if cost["hours"] is None:
-        yield f"no hours told: {_no_roofline(spec)}, by whose roofline they could be estimated"
+        yield f"no hours told: {_no_roofline(spec, told['base_known'])}, by whose roofline they could be estimated"
     else:
         hours = f"{cost['hours']:.1f}" if cost["hours"] >= 1 else f"{cost['hours']:.2g}"
         yield (
@@ -90,7 +90,7 @@ def _budgets(spec: Space, trials: int) -> Iterator[str]:
             yield f"that is never, with {trials} trials in all: give patience fewer"
 
 
-def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _predictions(spec: Space, predicted: dict[str, dict[str, Any]], base_known: bool) -> Iterator[str]:
     """Best and median SpeedNorm, and lines of the best by it and by what the contest's server would say."""
     speeds = sorted(one["speed_norm"] for one in predicted.values() if "speed_norm" in one)
     if speeds:
@@ -99,7 +99,7 @@ def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[
             f"{median(speeds):+.3f} in the middle"
         )
     else:
-        yield f"no SpeedNorm told: {_no_roofline(spec)}"
+        yield f"no SpeedNorm told: {_no_roofline(spec, base_known)}"
     orders = {"speed_norm": lambda one: -one["speed_norm"], "server": lambda one: -one["server"]["middle"]}
     for key, order in orders.items():
         best = sorted((name for name, one in predicted.items() if key in one), key=lambda name: order(predicted[name]))
@@ -107,8 +107,10 @@ def _predictions(spec: Space, predicted: dict[str, dict[str, Any]]) -> Iterator[
             yield from (f"{line}: {name}" for line in in_words(spec, {key: predicted[name][key]}))
 
 
-def _no_roofline(spec: Space) -> str:
+def _no_roofline(spec: Space, base_known: bool) -> str:
     """Why nothing is predicted."""
+    if not base_known:
+        return "the roofline does not know the base's numbers, such as another tool's quantization"
     if spec.target is None:
         return "the space names no target"
     return f"trials take {spec.gpus} GPUs, and what is known is one {spec.target}"

@@ -11,14 +11,14 @@ import math
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from evaluation.description import Description, description_of
+from evaluation.description import Description
 from evaluation.devices import DeviceName
 from evaluation.roofline import predict
 from evaluation.score import combine
 from evaluation.workload import CONTEST
 from search.recipe import Recipe
 from search.space import Space
-from search.target import described, device_of
+from search.target import base_described, described, device_of
 
 PERF_AT_BEST = 1.05  # of PerfNorm: recovery may leave a model a little better than its base
 LENGTH = 0.1  # of SpeedNorm: who says more than the base takes less time a token
@@ -30,7 +30,7 @@ class Prospects:
     def __init__(self, base: Path, devices: Iterable[DeviceName]) -> None:
         self.base = base
         self.devices = [device_of(name) for name in devices]
-        self.original = description_of(base) if self.devices else None
+        self.original = base_described(base) if self.devices else None
         self._known: dict[Description, tuple[float, float]] = {}
 
     def ceiling(self, recipe: Recipe) -> float:

@@ -140,8 +140,7 @@ class Space(BaseModel):
     @field_validator("steps")
     @classmethod
     def _possible(cls, value: tuple[StepSpace, ...]) -> tuple[StepSpace, ...]:
-        try_values(value, at_ends(knobs_of(value)))
-        return value
+        return try_values(value, at_ends(knobs_of(value)))
 
     @field_validator("seeds", "lanes", mode="before")
     @classmethod

@@ -132,11 +132,11 @@ def _resolve_data(steps: Any, folder: Path) -> Any:
 
 
 def _resolve_files(value: Any, folder: Path) -> Any:
-    """A path, a list of them, or `{fixed: ...}` of either."""
+    """A path, a list of them, or `{fixed: ...}` of either; a condition beside it names no files."""
     if isinstance(value, list):
         return [_resolve_files(one, folder) for one in value]
     if isinstance(value, dict):
-        return {name: _resolve_files(one, folder) for name, one in value.items()}
+        return {name: one if name == "when" else _resolve_files(one, folder) for name, one in value.items()}
     return resolve_path(value, folder) if isinstance(value, str) and not value.startswith(HUB) else value
 
 

@@ -16,7 +16,7 @@ from compressors.shape import read_shape
 from compressors.step import ModelShape
 from compressors.vocabulary import TrimVocab
 from evaluation.description import SCHEMES, Description, Linear, description_of
-from evaluation.devices import Device, DeviceName
+from evaluation.devices import Device, DeviceName, known_device
 from evaluation.leaderboard import WHOLE, Calibration, Forecast
 from evaluation.roofline import Prediction, predict
 from evaluation.submissions import Submission, read_submissions
@@ -33,6 +33,14 @@ def speed_on(target: DeviceName, recipe: Recipe, base: Path) -> Prediction:
     """SpeedNorm of `recipe` beside `base` on `target`, answers as long as the base's."""
     original = description_of(base)
     return predict(described(recipe, base), original, CONTEST, device_of(target))
+
+
+def base_described(base: Path) -> Description | None:
+    """None for a base whose numbers the roofline does not know, such as another tool's quantization."""
+    try:
+        return description_of(base)
+    except ValueError:
+        return None
 
 
 def described(recipe: Recipe, base: Path) -> Description:
@@ -81,8 +89,9 @@ def predicted_of(space: Space, recipe: Recipe, base: Path, device: str = "") -> 
     found: dict[str, Any] = {}
     if not (base / "config.json").is_file():
         return found
-    if space.foretold is not None and device_of(space.foretold).name.removeprefix("NVIDIA ") not in device:
-        found["speed_norm"] = speed_on(space.foretold, recipe, base).speed_norm
+    target = space.foretold
+    if target is not None and known_device(device) != target and base_described(base) is not None:
+        found["speed_norm"] = speed_on(target, recipe, base).speed_norm
     if space.submissions is not None and Path(space.submissions).is_file():  # it lies with who began the run
         found["server"] = forecast(recipe, base, Path(space.submissions)).model_dump()
     return found

@@ -1,4 +1,8 @@
-"""Every form that a space gives a step is tried when the file is read: a typo must not wait for its draw."""
+"""Every form that a space gives a step is tried when the file is read: a typo must not wait for its draw.
+
+What a step makes of a value is what the space has from then on (a number of the text 1e-4, layers in their order): what
+is drawn and what recipes hold would not be found equal otherwise.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,70 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from compressors.step import Step
 from compressors.steps import BadStep, parse_step
 from search.errors import Misfit
-from search.knobs import Knob, forms_of, names_of
-from search.step_space import StepSpace
+from search.knobs import Knob, forms_of, full_name, names_of
+from search.step_space import Condition, StepSpace, same
 
 MOST = 20_000  # forms of a step that are tried; one with more is tried on those
 
 
-def try_values(steps: Sequence[StepSpace], knobs: Sequence[Knob]) -> None:
-    """Raise `Misfit`, its place below `steps`, for a form that is no step, and for what never comes about."""
+Made = dict[str, list[tuple[Any, Any]]]  # by STEP.FIELD: values as written, and as the step has them
+
+
+def try_values(steps: Sequence[StepSpace], knobs: Sequence[Knob]) -> tuple[StepSpace, ...]:
+    """The same with values as their steps have them.
+
+    Raises `Misfit`, its place below `steps`, for a form that is no step, and for what never comes about.
+    """
+    made: Made = {}
     for number, (step, name) in enumerate(zip(steps, names_of(steps), strict=True)):
         forms = list(itertools.islice(forms_of(number, steps, knobs), MOST))
         for form in forms:
             for one in _with_between(form, step):
-                _try(one, number, step)
+                found = _try(one, number, step).model_dump(mode="json")
+                for field in (*step.fixed, *step.choices):
+                    if field in one and not same(_made(one[field], f"{name}.{field}", made), found[field]):
+                        made.setdefault(f"{name}.{field}", []).append((one[field], found[field]))
         if not forms:
             raise Misfit(f"{name} is never there: its conditions never hold together", number, "when")
         for field in step.fields:
             if len(forms) < MOST and not any(field in form for form in forms):
                 told = f"{name}.{field} is never there: its conditions never hold together"
                 raise Misfit(told, number, field, "when")
+    return tuple(
+        _as_made(number, step, name, made)
+        for number, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
+    )
+
+
+def _as_made(number: int, step: StepSpace, name: str, made: Made) -> StepSpace:
+    choices = {
+        field: tuple(_made(value, f"{name}.{field}", made) for value in values)
+        for field, values in step.choices.items()
+    }
+    for field, values in choices.items():
+        for position, one in enumerate(values):
+            if any(same(one, other) for other in values[:position]):
+                told = f"step {step.step}, field {field}: the choice {one!r} stands there twice; leave one out"
+                raise Misfit(told, number, field, position)
+    return step.model_copy(
+        update={
+            "fixed": {field: _made(value, f"{name}.{field}", made) for field, value in step.fixed.items()},
+            "choices": choices,
+            "when": _condition(step.when, name, made),
+            "field_when": {field: _condition(one, name, made) for field, one in step.field_when.items()},
+        }
+    )
+
+
+def _condition(given: Condition, step: str, made: Made) -> Condition:
+    return {one: tuple(_made(value, full_name(one, step), made) for value in values) for one, values in given.items()}
+
+
+def _made(value: Any, name: str, made: Made) -> Any:
+    return next((one for written, one in made.get(name, ()) if same(written, value)), value)
 
 
 def _with_between(form: dict[str, Any], step: StepSpace) -> Iterator[dict[str, Any]]:
@@ -41,8 +88,8 @@ def _with_between(form: dict[str, Any], step: StepSpace) -> Iterator[dict[str, A
         yield form | middle
 
 
-def _try(form: dict[str, Any], number: int, step: StepSpace) -> None:
+def _try(form: dict[str, Any], number: int, step: StepSpace) -> Step:
     try:
-        parse_step({"step": step.step} | form)
+        return parse_step({"step": step.step} | form)
     except BadStep as fault:
         raise Misfit(str(fault), number, *[field for field in fault.faults if field in form][:1]) from None

@@ -49,6 +49,8 @@ def read(path: Path) -> tuple[Any, Lines]:
         line = f", line {mark.line + 1}" if mark else ""
         told = ", ".join(part for part in (fault.context, fault.problem) if part)
         raise BadInput(f"{path}{line}: not YAML: {told}") from fault
+    except ValueError as fault:  # a date that there is not: PyYAML makes it without a look at where it stands
+        raise BadInput(f"{path}: {fault}: put what is no date into quotes") from fault
     finally:
         loader.dispose()
 

@@ -41,7 +41,8 @@ def test_who_learns_finds_a_good_recipe_sooner_than_chance(costs):
         return median(one.seconds for one in ran)
 
     blind = seconds("random", FULL)
-    assert seconds(*DEFAULT) < blind / 2
+    assert seconds(*DEFAULT) < 0.35 * blind  # the goal of a quarter is for 50 seeds
+    assert seconds(*DEFAULT) < 0.1 * in_order(costs.table, pooled=True).all
     assert seconds("evolution", FULL) < blind
 
 

@@ -99,6 +99,18 @@ def test_asked_once_and_the_base_once_for_all(engine, tmp_path, shaken, monkeypa
     assert all(len(one) == 1 for one in again.passes)
 
 
+def test_what_is_not_timed_is_loaded_without_graphs(engine, tmp_path, shaken, monkeypatch):
+    loads, load = [], engine.load
+
+    def noted(folder, eager=False):
+        loads.append((folder, eager))
+        load(folder, eager)
+
+    monkeypatch.setattr(engine, "load", noted)
+    Measurer(engine, engine, BASE, suite_of(), AnswerStore(tmp_path), 2).compare(shaken, 0, timed=False)
+    assert {eager for folder, eager in loads if folder == shaken.folder} == {True}
+
+
 def test_rungs_that_follow_go_on_with_the_pass_that_was_timed(engine, tmp_path, shaken):
     from evaluation.engine import Engine
 

@@ -45,7 +45,7 @@ class Scribe:
 
 
 def finals_of(scribe, at_once=1):
-    return Finals(2, 2, lambda: trials_of(scribe.events).values(), scribe, at_once)
+    return Finals(2, 2, lambda: trials_of(scribe.events).values(), scribe, lambda: at_once)
 
 
 def told_of(name, told):

@@ -71,17 +71,20 @@ def test_next_are_recipes_that_were_not_tried(space):
     assert not {recipe.hash for recipe in found} & {Recipe.of(trial.recipe).hash for trial in trials}
 
 
-def test_costs_count_what_was_done_and_not_what_the_store_gave():
+def test_costs_count_what_held_a_device_waiting_for_the_store_and_the_conversations_included():
     stages = [
         {"step": "drop_layers", "seconds": 2.0, "cached": True},
         {"step": "quantize", "seconds": 3.0, "cached": False},
     ]
-    lines = [rung_line("t0", rung, 0.5, stages=stages, measuring_seconds=20.0) for rung in (0, 1)]
+    lines = [rung_line("t0", rung, 0.5, stages=stages, measuring_seconds=20.0, data_seconds=5.0 * (1 - rung))
+             for rung in (0, 1)]  # fmt: skip
     again = rung_line("t0", 2, 0.5, stages=[], measuring_seconds=32.0) | {"event": "again"}
     found = costs_of(trials_of([*lines, again]).values(), price=36.0)
     assert [(one.stage, one.times, one.seconds, one.money) for one in found] == [
         ("measuring", 3, 72.0, pytest.approx(0.72)),
         ("quantize", 2, 6.0, pytest.approx(0.06)),
+        ("conversations", 1, 5.0, pytest.approx(0.05)),
+        ("from the store", 2, 4.0, pytest.approx(0.04)),
     ]
     vain = end_line("t009", "failed") | {"in_vain": 100.0}
     dearest = costs_of(trials_of([*lines, again, vain]).values(), price=36.0, devices=2)[0]

@@ -153,6 +153,11 @@ def test_trials_that_come_to_a_rung_are_those_that_are_promoted(trials, eta, run
     assert sum(expected) < sum(stopping) + 1  # nobody goes on for having come first
 
 
+def test_of_many_trials_as_large_a_share_is_promoted_as_of_some():
+    some, many = expected_promotions(300, 1.3, 4), expected_promotions(10_000, 1.3, 4)
+    assert many == pytest.approx([number * 10_000 / 300 for number in some])
+
+
 def test_what_is_in_the_store_is_told_and_the_store_left_as_it_is(written, tmp_path):
     path = written(STEPS + EVALUATION)
     root = tmp_path / "store"
@@ -183,6 +188,39 @@ def test_conversations_that_the_base_wrote_are_found_in_the_store(written, tmp_p
     made = [{"step": "drop_layers", "by": "block_influence", "calibration_rows": 4, "count": 1}]
     build(Recipe.of(made).steps, MODEL, Store(root), read_conversations(root / "cache" / "self" / "mine.jsonl"))
     assert plan(path, "tiny", root)["store"] == {"why": None, "whole": ["drop_layers(1, 4)"], "begun": 1}
+
+
+def test_what_gpus_built_is_found_where_there_is_none(written, weightless, tmp_path):
+    from compressors.lookup import Lookup
+
+    asked = []
+
+    class Noted(Lookup):
+        def __init__(self, store, base, data, device, seed):
+            asked.append(device)
+            super().__init__(store, base, data, device, seed)
+
+    (tmp_path / "store").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("search.plan_store.Lookup", Noted)
+        plan(written(STEPS + EVALUATION + "target: L4\n"), "tiny", tmp_path / "store")
+        plan(written(STEPS + EVALUATION), "tiny", tmp_path / "store")
+    assert set(asked) == {"cuda", "cpu"}
+
+
+def test_a_base_whose_numbers_no_roofline_knows_is_planned_without(written, weightless):
+    config = json.loads((weightless / "config.json").read_text())
+    (weightless / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
+    told = plan(written(STEPS + EVALUATION + "target: L4\n"), str(weightless))
+    assert told["feasible"] and not told["predicted"] and not told["size_bytes"]
+    assert "the roofline does not know the base's numbers" in told["text"]
+
+
+def test_a_seed_between_the_ends_of_a_range_is_looked_at(written, weightless):
+    text = STEPS.replace("[1, 2, 9]", "{low: 1, high: 9}").replace("[1024]", "{low: 1024, high: 100000}") + EVALUATION
+    text += "seeds: [[{step: drop_layers, by: last, count: 9}, {step: context, max_position_embeddings: 5000}]]\n"
+    told = plan(written(text), str(weightless))
+    assert "tried first: drop_layers(9, last) → context(5000) (infeasible, and a trial all the same" in told["text"]
 
 
 def test_ranges_of_too_many_numbers_are_counted_as_at_least(written, weightless):

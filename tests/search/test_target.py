@@ -119,6 +119,9 @@ def test_nothing_is_predicted_where_nothing_is_asked(base, space, submissions):
     ]  # fmt: skip
     # on the target itself speed is measured
     assert "speed_norm" not in predicted_of(meant, one, base, device="NVIDIA L4")
+    assert "speed_norm" in predicted_of(meant, one, base, device="NVIDIA L40S")
+    other = meant.model_copy(update={"target": "H100"})
+    assert "speed_norm" not in predicted_of(other, one, base, device="NVIDIA H100 80GB HBM3")
 
 
 def test_one_gpus_roofline_tells_nothing_of_several(base, space):

@@ -3,6 +3,7 @@
 import pytest
 
 from search.errors import BadInput
+from search.forms import recipes_of
 from search.space_file import load_space
 from search.yaml_lines import read
 
@@ -95,6 +96,7 @@ def test_the_space_of_these_tests_is_good(tmp_path):
         ("trials: 14", "trials: 0", 37, "trials"),
         ("trials: 14", "hours: 0", 37, "hours"),
         ("trials: 14", "rings: 3", 37, "rings: there is no such field; did you mean rungs"),
+        ("trials: 14", "patience: {trials: 3, gains: 0.1}", 37, "patience.gains: there is no such field$"),
         ("trials: 14", "wandb: 3", 37, "wandb: there is no such field$"),
         ("evaluation:\n", "evalution:\n", 25, "evalution: there is no such field; did you mean evaluation"),
         ("trials: 14", "target: L4", 37, "target stands there twice"),
@@ -129,6 +131,49 @@ def test_a_file_that_contains_itself_is_refused(tmp_path):
     path = write(tmp_path, "steps: &all\n  - step: nf4\n  - *all\n")
     with pytest.raises(BadInput, match="line 1: the part that begins here contains itself"):
         load_space(path)
+
+
+def test_a_date_that_there_is_not_is_no_yaml(tmp_path):
+    path = write(tmp_path, SPACE.replace("lines are counted from 1, this is the first", "2025-02-30"))
+    with pytest.raises(BadInput, match=rf"^{path}: day is out of range .*quotes"):
+        load_space(path)
+
+
+def test_choices_that_a_step_takes_for_the_same_are_told(tmp_path):
+    path = write(tmp_path, SPACE.replace("    tokens: 1000\n", "    tokens: [1000, '1000']\n", 1))
+    with pytest.raises(BadInput, match=r"line 7: .*the choice 1000 stands there twice"):
+        load_space(path)
+
+
+def test_a_condition_on_a_value_that_its_step_writes_otherwise_holds(tmp_path):
+    text = SPACE.replace("    tokens: 1000\n", "    tokens: ['1000', '2000']\n", 1)
+    text = text.replace("{scheme: W4A16}, values", "{scheme: W4A16, distill.tokens: '1000'}, values")
+    text = text.split("seeds:")[0] + "evaluation:" + text.split("evaluation:")[1]
+    space = load_space(write(tmp_path, text))
+    assert space.steps[1].choices["tokens"] == (1000, 2000)
+    groups = {(step.step, getattr(step, "group_size", None)) for step in recipes_with(space, tokens=1000)}
+    assert ("quantize", 64) in groups
+    assert ("quantize", 64) not in {(one.step, one.group_size) for one in recipes_with(space, tokens=2000)
+                                    if one.step == "quantize"}  # fmt: skip
+
+
+def recipes_with(space, tokens):
+    """All steps of the recipes that distill on so many."""
+    for recipe in recipes_of(space):
+        if any(getattr(step, "tokens", None) == tokens for step in recipe.steps):
+            yield from recipe.steps
+
+
+def test_a_condition_on_a_field_of_files_names_no_file(tmp_path):
+    (tmp_path / "mine.txt").write_text("text\n")
+    steps = "steps:\n  - step: trim_vocab\n    mode: [exact, lossy]\n"
+    steps += "    corpus: {when: {mode: [exact, lossy]}, value: [mine.txt]}\n"
+    path = write(
+        tmp_path, steps + "    keep: {when: {mode: lossy}, values: [64, 128]}\n" + LANES[LANES.index("evaluation") :]
+    )
+    (step,) = load_space(path).steps
+    assert step.field_when["corpus"] == {"mode": ("exact", "lossy")}
+    assert step.fixed["corpus"] == [str(tmp_path / "mine.txt")]
 
 
 def test_what_the_file_does_not_hold_is_told_by_what_is_around_it(tmp_path):

@@ -117,6 +117,23 @@ def test_a_choice_of_one_is_none(made, tmp_path, space_text):
             proposer.tell(recipe, finished(recipe))
 
 
+def test_values_are_those_of_the_step_however_they_are_written(made, tmp_path, space_text):
+    """YAML takes 1e-4 for text, and drop_layers sorts its layers: what was drawn must be found in the space again."""
+    text = space_text.replace("{low: 1.0e-4, high: 1.0e-3, log: true}", "[1e-4, 3.0e-4]")
+    text = text.replace("    count: [1, 2, 3]", "    by: explicit\n    layers: [[7, 3], [5]]")
+    text = text.replace("{step: drop_layers, count: 2}", "{step: drop_layers, by: explicit, layers: [3, 7]}")
+    (tmp_path / "written.yaml").write_text(text)
+    space = load_space(str(tmp_path / "written.yaml"))
+    proposer, found = made(space), set()
+    while (recipe := proposer.propose()) is not None:
+        found.add(recipe.hash)
+        space.params_of(recipe)  # raises where the space does not hold it
+        proposer.tell(
+            recipe, Outcome(status="finished", rung=2, score=0.5, perf_norm=1.0, speed_norm=0.0, size_bytes=1)
+        )
+    assert len(found) == 3 * 3 * 3 - 1
+
+
 def test_no_recipe_twice_until_none_is_left(made, space):
     proposer, found = made(whole(space)), []
     while (recipe := proposer.propose()) is not None:
