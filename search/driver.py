@@ -99,7 +99,7 @@ class Scribe:
     def judged(self, last_rung: int, worth: Worth) -> None:
         """What those measured in full are ranked by, wherever the ledger is read: written where it is news."""
         full = ranked(trials_of(self.ledger.read()).values(), last_rung)
-        values = {trial.name: round(worth.in_full(trial.line), 6) for trial in full}
+        values = {trial.name: round(worth.of_line(trial.line), 6) for trial in full}
         if any(one.judged is None or abs(one.judged - values[one.name]) > SAME for one in full):
             self.ledger.append({"event": "judged", "values": values})
 
@@ -175,7 +175,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
 
     finals = Finals(
         job.last_rung, job.space.finalists, lambda: trials_of(scribe.ledger.read()).values(), scribe,
-        at_once, lambda trial: worth.in_full(trial.line),
+        at_once, lambda trial: worth.of_line(trial.line),
     )  # fmt: skip
     room = Room(at_once)
     searcher = RecipeSearcher(proposer, budget, list(records.values()), finals, worth.of_line, room)

@@ -1,8 +1,9 @@
-"""What a trial is judged by on its way: what is known of its final score, not what one low rung happened to show.
+"""What a trial is judged by: what is known of its final score, not what one rung happened to show.
 
-Speed is that of `search.pace`. Perf of few items is weighed with what the trial's likelihood said before, by how
-precise either is. A full measurement is worth its score, but in the end those are compared with each other by the speed
-that all timings tell. The ledger keeps all figures as they were measured. Knows nothing of schedulers and searchers.
+Speed is that of `search.pace`, of a full measurement, too: its answers are what they are, its timing alone had luck,
+and whoever leads a list of noisy scores had most of it. A timing as precise as a GPU's stands nearly as it is. Perf of
+few items is weighed with what the trial's likelihood said before, by how precise either is. The ledger keeps all
+figures as they were measured. Knows nothing of schedulers and searchers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ FEWEST = 0.01  # spread of PerfNorm that answers to few items are known to have 
 
 
 class Worth:
-    """`last` is the rung whose scores stand as they are."""
+    """`last` is the rung whose answers stand as they are."""
 
     def __init__(self, pace: Pace, last: int) -> None:
         self.pace = pace
@@ -42,16 +43,8 @@ class Worth:
 
     def of_line(self, line: Mapping[str, Any]) -> float:
         """Of a finished rung's ledger line."""
-        if line["rung"] >= self.last:
-            return float(line["score"])
-        return combine(self._perf(line), self.pace.speed(line))
-
-    def in_full(self, line: Mapping[str, Any]) -> float:
-        """Of a measurement in full, which is compared with other such: its score with the speed that all timings tell.
-
-        Its answers are what they are, its timing alone had luck: whoever leads a list of noisy scores had most of it.
-        """
-        return combine(float(line["perf_norm"]), self.pace.speed(line))
+        perf = float(line["perf_norm"]) if line["rung"] >= self.last else self._perf(line)
+        return combine(perf, self.pace.speed(line))
 
     def _perf(self, line: Mapping[str, Any]) -> float:
         own = float(line["perf_norm"])

@@ -107,7 +107,7 @@ def ranking(events: list[dict[str, Any]], table: Table) -> Ranking:
         return short(full[0]), str(Recipe.of(full[0].recipe))
 
     single = ranked(trials, table.last_rung, lambda trial: float(trial.line["score"]))
-    pooled = ranked(trials, table.last_rung, lambda trial: worth.in_full(trial.line))
+    pooled = ranked(trials, table.last_rung, lambda trial: worth.of_line(trial.line))
     return Ranking(told(single), told(pooled), min(map(short, single)))
 
 

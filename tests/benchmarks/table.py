@@ -144,7 +144,7 @@ class Table:
     @cached_property
     def pooled(self) -> dict[str, float]:
         """By recipe's hash its score in full, what its timing says weighed with all others': less of it is luck."""
-        worth = Worth(Pace(find_base("tiny", weights=False)), self.last_rung + 1)
+        worth = Worth(Pace(find_base("tiny", weights=False)), self.last_rung)
         lines = [line_of(name, rows[-1]) for name, rows in self.rows.items() if self.final(name) is not None]
         for line in lines:
             worth.learn(line)

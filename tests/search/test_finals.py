@@ -81,7 +81,7 @@ def test_the_best_are_those_by_the_value_it_is_given():
     """A score may be luck of its timing, and who knows all timings ranks others first."""
     scribe = Scribe()
     value = {"t000": 0.9, "t001": 0.1, "t002": 0.2, "t003": 0.8}
-    finals = Finals(2, 2, lambda: trials_of(scribe.events).values(), scribe, 2, lambda trial: value[trial.name])
+    finals = Finals(2, 2, lambda: trials_of(scribe.events).values(), scribe, lambda: 2, lambda trial: value[trial.name])
     assert [finals.begin().name, finals.begin().name] == ["t000", "t003"]
 
 

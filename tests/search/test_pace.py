@@ -7,6 +7,7 @@ import pytest
 
 from evaluation.description import description_of
 from evaluation.reference import MODEL
+from evaluation.score import combine
 from search.pace import ONE_PASS, PRECISE, Pace, features_of, spread_of
 from search.recipe import Recipe
 from search.target import described
@@ -100,10 +101,11 @@ def test_few_answers_are_weighed_with_what_likelihood_said():
     assert worth.of_line(many) == pytest.approx(0.45, abs=0.005)
 
 
-def test_a_full_measurement_is_worth_its_score():
+def test_the_answers_of_a_full_measurement_stand_as_they_are():
     worth = Worth(Pace(MODEL), 2)
-    worth.learn(line_of("t001", recipe_of(1), 0.5, 0.01))
-    assert worth.of_line(line_of("t000", recipe_of(1), 0.1, 0.5, rung=2, score=0.61)) == 0.61
+    worth.learn(line_of("t000", recipe_of(1), 0.1, 0.004, rung=0, perf_by="likelihood", perf_norm=0.98))
+    few = {"perf_norm": 0.8, "perf_low": 0.6, "perf_high": 1.0}
+    assert worth.of_line(line_of("t000", recipe_of(1), 0.1, 0.004, rung=2, **few)) == pytest.approx(0.45)
 
 
 def test_results_are_learned_from_as_they_come():
@@ -125,7 +127,11 @@ def test_in_full_a_lucky_timing_does_not_lead():
     }
     for line in lines.values():
         worth.learn(line)
-    assert worth.of_line(lines["lucky"]) > worth.of_line(lines["better"])  # 0.49 and 0.465: as measured
-    assert worth.in_full(lines["better"]) > worth.in_full(lines["lucky"])
+    assert as_measured(lines["lucky"]) > as_measured(lines["better"])
+    assert worth.of_line(lines["better"]) > worth.of_line(lines["lucky"])
     precise = lines["lucky"] | {"speed_low": speed_of(2, "W8A8") + 0.079, "speed_high": speed_of(2, "W8A8") + 0.081}
-    assert worth.in_full(precise) == pytest.approx(worth.of_line(precise), abs=0.003)  # a GPU's: it stands as it is
+    assert worth.of_line(precise) == pytest.approx(as_measured(precise), abs=0.003)  # a GPU's: it stands as it is
+
+
+def as_measured(line):
+    return combine(line["perf_norm"], line["speed_norm"])
