@@ -26,6 +26,7 @@ where its condition holds. Faults of the file are `Misfit`s with their place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -198,9 +199,16 @@ class Space(BaseModel):
         return self.target if self.gpus == 1 else None
 
     @property
-    def knobs(self) -> list[Knob]:
+    def knobs(self) -> Sequence[Knob]:
         """All that is decided on the way to a recipe, in an order in which every condition can be asked."""
-        return knobs_of(self.steps)
+        if self._ordered[0] is not self.steps:  # of the space that this one was copied from
+            del self.__dict__["_ordered"]
+        return self._ordered[1]
+
+    @cached_property
+    def _ordered(self) -> tuple[tuple[StepSpace, ...], tuple[Knob, ...]]:
+        """The knobs, and the steps whose they are: asked for at every draw, they take as long as all the rest of it."""
+        return self.steps, tuple(knobs_of(self.steps))
 
     def sample(self, draw: Suggests) -> Recipe:
         """Draw one recipe."""

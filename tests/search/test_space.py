@@ -219,3 +219,11 @@ def test_patience_needs_a_scheduler_that_ends_trials_on_the_way(space_text, tmp_
     path.write_text(space_text + "patience: {trials: 3}\nscheduler: promoting\n")
     with pytest.raises(BadInput, match=r"line \d+: patience: with scheduler promoting"):
         load_space(str(path))
+
+
+def test_a_copy_with_other_steps_has_knobs_of_its_own(space):
+    knobs = space.knobs
+    copy = space.model_copy(update={"steps": space.steps[:1]})
+    assert [knob.name for knob in copy.knobs] == ["drop_layers.use", "drop_layers.count"]
+    assert space.knobs is knobs and space.model_copy(update={"trials": 3}).knobs is knobs
+    assert copy == copy.model_validate(copy.model_dump())
