@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from search.ledger import TrialRecord
-from search.outcome import Outcome, seconds_of
+from search.outcome import Outcome, held_by
 
 
 class Patience(BaseModel):
@@ -53,14 +53,15 @@ class Budget:
 
     def spend(self, line: dict[str, Any]) -> None:
         """A finished rung's ledger line."""
-        self.seconds += seconds_of(line) * self.devices
+        self.seconds += held_by(line) * self.devices
 
     def waste(self, seconds: float) -> None:
         """What a trial spent on a rung that it did not finish."""
         self.seconds += seconds * self.devices
 
     def end(self, outcome: Outcome) -> None:
-        """A trial ended. Only a full measurement can be a gain; a fault or refusal is no sign that none is left."""
+        """A trial ended, its score as measured. Only a full measurement can be a gain; a fault or refusal is no sign
+        that none is left."""
         if outcome.status == "finished" and outcome.score is not None:
             better = outcome.score > self.best + (self.patience.gain if self.patience is not None else 0.0)
             self.since = 0 if better else self.since + 1

@@ -230,8 +230,7 @@ def _search(job: Job, scribe: Scribe, records: dict[str, TrialRecord], fleet: Fl
             searcher.only_finals()  # Tune ended all that ran: the best are measured again in a sitting of their own
             if not searcher.done:
                 fit(None)
-        if searcher.done:
-            scribe.judged(job.last_rung, worth)
+        scribe.judged(job.last_rung, worth)  # also of a search that was interrupted: it may be exported as it is
     return searcher.done
 
 

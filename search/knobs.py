@@ -197,8 +197,8 @@ def _check_condition(
     whose: str, written: str, name: str, values: Sequence[Any], knobs: Mapping[str, Knob], place: Place
 ) -> None:
     if name not in knobs:
-        known = ", ".join(one for one in knobs if one != whose)
-        raise Misfit(f"{whose}: unknown condition {written}; it may name {known}", *place)
+        known = ", ".join(one for one in knobs if one != whose and not one.startswith(f"{whose}."))
+        raise Misfit(f"{whose}: unknown condition {written}; it may name what the space gives: {known}", *place)
     other = knobs[name]
     possible = (*other.options, False) if other.field is None and other.when else other.options
     for value in values:

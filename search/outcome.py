@@ -39,6 +39,12 @@ class Outcome(BaseModel):
 
 
 def seconds_of(line: dict[str, Any]) -> float:
-    """What a finished rung took of a device, by its ledger line; of what came from the store, until it was at hand."""
-    built = sum(stage["seconds"] for stage in line.get("stages", ()))
-    return float(line.get("data_seconds", 0.0) + built + line.get("measuring_seconds", 0.0))
+    """What a finished rung takes of a device, by its ledger line: what is built for it, and measuring."""
+    built = sum(stage["seconds"] for stage in line.get("stages", ()) if not stage["cached"])
+    return float(built + line.get("measuring_seconds", 0.0))
+
+
+def held_by(line: dict[str, Any]) -> float:
+    """For how long it held a device: also until what was in the store, and the conversations, were at hand."""
+    waited = sum(stage["seconds"] for stage in line.get("stages", ()) if stage["cached"])
+    return seconds_of(line) + float(line.get("data_seconds", 0.0) + waited)

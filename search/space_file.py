@@ -18,6 +18,7 @@ from search.space import SELF, Space
 from search.yaml_lines import Lines, read
 
 PRESETS = Path(__file__).with_name("presets")
+FILES = ("data", "corpus", "heldout")  # fields of steps that name files
 REFERENCE = "reference:"  # prefix of a path inside evaluation/reference
 
 
@@ -121,22 +122,34 @@ def _named(value: Any, field: str) -> Any:
 
 
 def _resolve_data(steps: Any, folder: Path) -> Any:
-    """The same steps, or recipes of them, with the paths in their fields `data`, `corpus` and `heldout` resolved."""
+    """The same steps, or recipes of them, with paths resolved: in fields of files, and in conditions on these."""
     if isinstance(steps, list):
         return [_resolve_data(one, folder) for one in steps]
-    if isinstance(steps, dict):
-        return steps | {
-            name: _resolve_files(steps[name], folder) for name in ("data", "corpus", "heldout") if name in steps
+    if not isinstance(steps, dict):
+        return steps
+    return {name: _resolve_field(name, value, folder) for name, value in steps.items()}
+
+
+def _resolve_field(name: Any, value: Any, folder: Path) -> Any:
+    if name == "when":
+        if not isinstance(value, dict):
+            return value
+        return {
+            one: _resolve_files(asked, folder) if str(one).rpartition(".")[2] in FILES else asked
+            for one, asked in value.items()
         }
-    return steps
+    if isinstance(value, dict) and "when" in value:
+        rest = {one: part for one, part in value.items() if one != "when"}
+        return {"when": _resolve_field("when", value["when"], folder), **_resolve_field(name, rest, folder)}
+    return _resolve_files(value, folder) if name in FILES else value
 
 
 def _resolve_files(value: Any, folder: Path) -> Any:
-    """A path, a list of them, or `{fixed: ...}` of either; a condition beside it names no files."""
+    """A path, a list of them, or `{fixed: ...}` of either."""
     if isinstance(value, list):
         return [_resolve_files(one, folder) for one in value]
     if isinstance(value, dict):
-        return {name: one if name == "when" else _resolve_files(one, folder) for name, one in value.items()}
+        return {name: _resolve_files(one, folder) for name, one in value.items()}
     return resolve_path(value, folder) if isinstance(value, str) and not value.startswith(HUB) else value
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, get_args
+from functools import cache
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compressors.step import Step
 from compressors.steps import STEPS, BadStep, parse_step
@@ -19,6 +20,7 @@ from search.ranges import Range, is_number
 Condition = dict[str, tuple[Any, ...]]  # what another field (or a step's `use`) must be: any of these
 LARGEST = 10**300  # a float holds a little more
 WAYS = ("values", "value", "fixed")  # how a field is given beside `when`, besides low and high
+LISTS = "a list is a choice, and this field's value is a list itself: write {fixed: [..]}, or [[..], [..]] to choose"
 FORMS = "a field is a value, a list of choices, {low: .., high: ..}, {fixed: ..}, or {when: .., values: [..]}"
 
 
@@ -50,6 +52,27 @@ def same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
+def as_field(kind: type[Step], field: str, value: Any) -> Any:
+    """`value` as a step has it, such as the number of the text 1e-4; as it is where the field cannot have it."""
+    if isinstance(value, bool):  # pydantic takes it for a number: refused by who parses the step
+        return value
+    adapter = _adapter(kind, field)
+    for one in (value, _number(value)):  # a whole field takes no text such as 4e4 for a number
+        try:
+            made = adapter.dump_python(adapter.validate_python(one), mode="json")
+        except ValidationError:
+            continue
+        return value if same(value, made) else made
+    return value
+
+
+@cache
+def _adapter(kind: type[Step], field: str) -> TypeAdapter[Any]:
+    info = kind.model_fields[field]
+    field_type: Any = Annotated[info.annotation, info]
+    return TypeAdapter(field_type)
+
+
 def read_step(raw: Any) -> StepSpace:
     """From the form people write; or from the form `model_dump` gives, which run.json holds. Raises `Misfit`."""
     if isinstance(raw, StepSpace):
@@ -58,7 +81,7 @@ def read_step(raw: Any) -> StepSpace:
         return StepSpace.model_validate(raw)
     if not isinstance(raw, dict) or "step" not in raw:
         raise Misfit(f"a step needs a name: {raw!r} has no `step`")
-    kind = _kind(raw["step"])
+    kind = kind_of(raw["step"])
     optional = raw.get("optional", False)
     if not isinstance(optional, bool):
         raise Misfit(f"step {raw['step']}: optional is true or false, not {optional!r}", "optional")
@@ -70,7 +93,7 @@ def read_step(raw: Any) -> StepSpace:
             fields = ", ".join(one for one in kind.model_fields if one != "step")
             raise Misfit(f"step {raw['step']} has no field {field} (got {value!r}); its fields: {fields}", field)
         try:
-            _read_field(value, field, parts, _is_whole(kind, field))
+            _read_field(value, field, parts, kind)
         except Misfit as fault:
             raise Misfit(f"step {raw['step']}, field {field}: {fault}", field, *fault.place) from None
         _try_alone(raw["step"], field, parts)
@@ -78,7 +101,7 @@ def read_step(raw: Any) -> StepSpace:
     return StepSpace(step=raw["step"], optional=optional, when=when, **parts)
 
 
-def _kind(name: Any) -> type[Step]:
+def kind_of(name: Any) -> type[Step]:
     known: dict[str, type[Step]] = {step.model_fields["step"].default: step for step in STEPS}
     if not isinstance(name, str) or name not in known:
         raise Misfit(f"unknown step {name}; known steps: {', '.join(sorted(known))}", "step")
@@ -93,7 +116,7 @@ def _is_whole(kind: type[Step], field: str) -> bool | None:
     return False if float in parts else True if int in parts else None
 
 
-def _read_field(value: Any, field: str, parts: dict[str, dict[str, Any]], whole: bool | None) -> None:
+def _read_field(value: Any, field: str, parts: dict[str, dict[str, Any]], kind: type[Step]) -> None:
     """Sort what is written for a field into fixed, choices or ranges, and its condition, if it has one.
 
     The numbers of a range are those of the field, whole ones or any, however its ends are written.
@@ -105,15 +128,15 @@ def _read_field(value: Any, field: str, parts: dict[str, dict[str, Any]], whole:
     left = {name: one for name, one in value.items() if name != "when"}
     ways = [name for name in WAYS if name in left]
     if not ways:
-        parts["ranges"][field] = _read_range(left, whole)
+        parts["ranges"][field] = _read_range(left, _is_whole(kind, field))
         return
     if len(left) > 1:
         extra = next(name for name in left if name != ways[0])
         raise Misfit(f"{ways[0]} and {extra} do not go together; {FORMS}", extra)
     if ways != ["values"]:
-        parts["fixed"][field] = left[ways[0]]
+        parts["fixed"][field] = as_field(kind, field, left[ways[0]])
         return
-    parts["choices"][field] = _read_choices(left["values"])
+    parts["choices"][field] = _read_choices(left["values"], kind, field)
 
 
 def _try_alone(step: str, field: str, parts: dict[str, dict[str, Any]]) -> None:
@@ -125,7 +148,8 @@ def _try_alone(step: str, field: str, parts: dict[str, dict[str, Any]]) -> None:
             parse_step({"step": step, field: value})
         except BadStep as fault:
             if field in fault.faults:
-                raise Misfit(fault.faults[field], field, number) from None
+                told = fault.faults[field]
+                raise Misfit(f"{told}; {LISTS}" if "valid tuple" in told else told, field, number) from None
 
 
 def _read_range(given: dict[str, Any], whole: bool | None) -> Range:
@@ -155,15 +179,16 @@ def _number(given: Any) -> Any:
         return given
 
 
-def _read_choices(given: Any) -> tuple[Any, ...]:
+def _read_choices(given: Any, kind: type[Step], field: str) -> tuple[Any, ...]:
     if not isinstance(given, list):
         raise Misfit(f"values is a list of choices, not {given!r}", "values")
     if not given:
         raise Misfit("an empty list of choices; name at least one")
-    for number, one in enumerate(given):
-        if any(same(one, other) for other in given[:number]):
-            raise Misfit(f"the choice {one!r} stands there twice; leave one out", number)
-    return tuple(given)
+    values = [as_field(kind, field, one) for one in given]
+    for number, one in enumerate(values):
+        if any(same(one, other) for other in values[:number]):
+            raise Misfit(f"the choice {given[number]!r} stands there twice; leave one out", number)
+    return tuple(values)
 
 
 def _read_condition(given: Any) -> Condition:

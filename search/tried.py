@@ -7,14 +7,14 @@ is drawn and what recipes hold would not be found equal otherwise.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from compressors.step import Step
 from compressors.steps import BadStep, parse_step
 from search.errors import Misfit
 from search.knobs import Knob, forms_of, full_name, names_of
-from search.step_space import Condition, StepSpace, same
+from search.step_space import Condition, StepSpace, as_field, kind_of, same
 
 MOST = 20_000  # forms of a step that are tried; one with more is tried on those
 
@@ -42,34 +42,50 @@ def try_values(steps: Sequence[StepSpace], knobs: Sequence[Knob]) -> tuple[StepS
             if len(forms) < MOST and not any(field in form for form in forms):
                 told = f"{name}.{field} is never there: its conditions never hold together"
                 raise Misfit(told, number, field, "when")
+    return tuple(_as_made(step, name, made) for step, name in zip(steps, names_of(steps), strict=True))
+
+
+def conditions_made(steps: Sequence[StepSpace]) -> tuple[StepSpace, ...]:
+    """The same, what conditions ask of a field being written as that field has it."""
+    kinds = {name: kind_of(step.step) for step, name in zip(steps, names_of(steps), strict=True)}
+
+    def make(value: Any, name: str) -> Any:
+        step, _, field = name.rpartition(".")
+        known = step in kinds and field in kinds[step].model_fields
+        return as_field(kinds[step], field, value) if known else value
+
     return tuple(
-        _as_made(number, step, name, made)
-        for number, (step, name) in enumerate(zip(steps, names_of(steps), strict=True))
+        step.model_copy(update=_conditions(step, name, make)) for step, name in zip(steps, names_of(steps), strict=True)
     )
 
 
-def _as_made(number: int, step: StepSpace, name: str, made: Made) -> StepSpace:
-    choices = {
-        field: tuple(_made(value, f"{name}.{field}", made) for value in values)
-        for field, values in step.choices.items()
-    }
-    for field, values in choices.items():
-        for position, one in enumerate(values):
-            if any(same(one, other) for other in values[:position]):
-                told = f"step {step.step}, field {field}: the choice {one!r} stands there twice; leave one out"
-                raise Misfit(told, number, field, position)
+def _as_made(step: StepSpace, name: str, made: Made) -> StepSpace:
+    def make(value: Any, whose: str) -> Any:
+        return _made(value, whose, made)
+
     return step.model_copy(
         update={
-            "fixed": {field: _made(value, f"{name}.{field}", made) for field, value in step.fixed.items()},
-            "choices": choices,
-            "when": _condition(step.when, name, made),
-            "field_when": {field: _condition(one, name, made) for field, one in step.field_when.items()},
+            "fixed": {field: make(value, f"{name}.{field}") for field, value in step.fixed.items()},
+            "choices": {
+                field: _each_once([make(value, f"{name}.{field}") for value in values])
+                for field, values in step.choices.items()
+            },
+            **_conditions(step, name, make),
         }
     )
 
 
-def _condition(given: Condition, step: str, made: Made) -> Condition:
-    return {one: tuple(_made(value, full_name(one, step), made) for value in values) for one, values in given.items()}
+def _conditions(step: StepSpace, name: str, make: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """Of a step called `name`, its values made by value and STEP.FIELD."""
+
+    def made(given: Condition) -> Condition:
+        return {one: tuple(make(value, full_name(one, name)) for value in values) for one, values in given.items()}
+
+    return {"when": made(step.when), "field_when": {field: made(one) for field, one in step.field_when.items()}}
+
+
+def _each_once(values: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(one for number, one in enumerate(values) if not any(same(one, other) for other in values[:number]))
 
 
 def _made(value: Any, name: str, made: Made) -> Any:

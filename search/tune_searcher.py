@@ -10,13 +10,14 @@ from ray.tune.search import Searcher
 
 from search.budget import Budget
 from search.finals import Finals
-from search.ledger import FAILED, RUNNING, TrialRecord
+from search.ledger import FAILED, FINISHED, RUNNING, TrialRecord
 from search.outcome import Outcome
 from search.recipe import Recipe
 from search.retold import Value, outcome_of, retell, scored
 from search.room import Room
 from search.searchers.proposer import Proposer
 
+MORE = 1.1  # as many results as when full measurements were valued last: each takes a while once there are hundreds
 END = -1  # no rung's number: of what a trial spent last, and in vain
 
 
@@ -24,8 +25,9 @@ class RecipeSearcher(Searcher):
     """`proposer` as Ray Tune's searcher; what earlier sittings saw is told it first.
 
     When all trials have ended, those that `finals` wants measured again follow. Neither budget nor proposer hears of
-    them: they are no trials. `value` is what a ledger line is judged by: its score, where nothing is given. No trial is
-    begun while there is no `room`.
+    them: they are no trials. `value` is what a ledger line is judged by: its score, where nothing is given. It may
+    change with what others show, so full measurements are valued anew as results come: they are compared with each
+    other. The budget counts scores as they were measured. No trial is begun while there is no `room`.
     """
 
     def __init__(
@@ -49,9 +51,13 @@ class RecipeSearcher(Searcher):
         self.number = 0  # not the count of trials: a killed driver may have left a gap in their names
         self.exhausted = False  # nothing more to propose: the budget is spent, or the space used up
         self.over = ""  # which of the two, in words
+        self.full: dict[str, tuple[Recipe, dict[str, Any]]] = {}  # by name, with the line of a measurement in full
+        self.heard = self.valued = 0  # results, and how many there were when full ones were valued last
         self.spent = {(record.name, rung) for record in history for rung in record.rungs}
         for record in history:
             self.number = max(self.number, int(record.name[1:]) + 1)
+            if record.status == FINISHED and record.rungs:
+                self.full[record.name] = Recipe.of(record.recipe), record.rungs[max(record.rungs)]
             if record.end is None:
                 self.unfinished.append((record.name, Recipe.of(record.recipe)))
         retell(proposer, history, value)
@@ -96,6 +102,7 @@ class RecipeSearcher(Searcher):
         if self.exhausted:
             return None
         self.over = self.budget.over()
+        self._value_anew()
         recipe = self.proposer.propose() if not self.over else None
         if recipe is None:
             self.exhausted = True
@@ -106,8 +113,17 @@ class RecipeSearcher(Searcher):
         self.budget.begun += 1
         return name, recipe
 
+    def _value_anew(self) -> None:
+        """What was measured in full, by all that is known now; with many results only once a tenth has been added."""
+        if self.heard <= MORE * self.valued:
+            return
+        self.valued = self.heard
+        for recipe, line in self.full.values():
+            self.proposer.correct(recipe, outcome_of(FINISHED, line, self.value))
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self.running:
+            self.heard += 1
             self._spend(result)
         if trial_id in self.running and result["status"] == RUNNING:
             self.seen[trial_id] = self._ended(result)
@@ -121,9 +137,15 @@ class RecipeSearcher(Searcher):
         # Tune says no result of a trial that waited and was stopped: what was seen last is how it ended.
         waited = seen if result is None and not error else None
         outcome = waited or self._ended(None if error else result)
+        self.heard += 1
+        measured = outcome
         if result is not None:
             self._spend(result)
-        self.budget.end(outcome)
+            if outcome.status == FINISHED and result["event"]:
+                line = json.loads(result["event"])
+                self.full[line["trial"]] = recipe, line
+                measured = outcome_of(FINISHED, line)
+        self.budget.end(measured)
         self.proposer.tell(recipe, outcome)
 
     def _spend(self, result: dict[str, Any]) -> None:

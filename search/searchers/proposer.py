@@ -57,7 +57,7 @@ class Proposer(ABC):
         self.advised: set[str] = set()  # forms of steps that some trial spoke for
         self.tried: set[str] = {Recipe([]).hash}  # the base is measured beside every candidate: no trial for it
         self.chance = Chance(seed)
-        self.best = 0.0  # of those measured in full
+        self.full: dict[str, float] = {}  # scores of those measured in full
 
     def foresee(self, prospects: Foresees | None) -> None:
         """Take into account what can be told before anything is built; None: nothing can."""
@@ -73,7 +73,7 @@ class Proposer(ABC):
         """How a recipe ended, whoever proposed it."""
 
     def see(self, recipe: Recipe, outcome: Outcome) -> None:  # noqa: B027 - not everyone learns on the way
-        """How far a recipe came by now: it waits, or goes on. The last `see` or `learn` counts."""
+        """How far a recipe came, or what its full measurement is worth by now. The last `see` or `learn` counts."""
 
     def refuse(self, recipe: Recipe) -> None:  # noqa: B027 - most have nothing to do
         """`recipe`, drawn here, is not tried: a repeat, or what nobody can build."""
@@ -119,9 +119,20 @@ class Proposer(ABC):
         if recipe.hash not in self.tried:
             self.note(recipe)
         if outcome.status == "finished" and outcome.score is not None:
-            self.best = max(self.best, outcome.score)
+            self.full[recipe.hash] = outcome.score
         self.learn(recipe, outcome)
         self._heed(recipe, outcome)
+
+    def correct(self, recipe: Recipe, outcome: Outcome) -> None:
+        """What is known by now of a recipe that was measured in full and told."""
+        if outcome.score is not None and self.full.get(recipe.hash) != outcome.score:
+            self.full[recipe.hash] = outcome.score
+            self.see(recipe, outcome)
+
+    @property
+    def best(self) -> float:
+        """Of the scores measured in full."""
+        return max(self.full.values(), default=0.0)
 
     def _heed(self, recipe: Recipe, outcome: Outcome) -> None:
         """Try next what a recipe advises that came to the end: each form of a step once, feasible ones only."""

@@ -20,6 +20,18 @@ def test_a_trial_on_two_gpus_takes_two_device_hours_an_hour():
         assert budget.over() == over
 
 
+def test_waiting_holds_a_device_and_is_no_price_of_the_recipe():
+    stages = [
+        {"step": "drop_layers", "key": "0", "cached": True, "seconds": 600.0},  # another worker was building it
+        {"step": "quantize", "key": "1", "cached": False, "seconds": 300.0},
+    ]
+    line = rung_line("t0", 2, 0.5, stages=stages, data_seconds=1800.0, measuring_seconds=900.0)
+    budget = Budget(99)
+    budget.spend(line)
+    assert budget.seconds == 3600
+    assert Outcome.of("finished", line).seconds == 1200
+
+
 def test_trials_are_counted_as_they_begin():
     budget = Budget(2)
     assert budget.over() == ""

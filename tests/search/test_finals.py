@@ -77,6 +77,15 @@ def test_one_that_fails_the_second_time_is_out():
     assert asked({"t001": BROKEN, "t002": 0.66, "t000": 0.61}) == ["t001", "t002", "t000"]
 
 
+def test_nodes_that_come_and_go_are_heeded():
+    scribe, nodes = Scribe(), iter([2, 2, 1, 0])
+    finals = Finals(2, 2, lambda: trials_of(scribe.events).values(), scribe, lambda: next(nodes))
+    assert finals.begin() is not None and finals.begin() is not None
+    finals.forget()
+    assert finals.begin() is not None  # one node is left, for one
+    assert finals.begin() is None
+
+
 def test_the_best_are_those_by_the_value_it_is_given():
     """A score may be luck of its timing, and who knows all timings ranks others first."""
     scribe = Scribe()

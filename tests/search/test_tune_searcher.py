@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from search.budget import Budget, Patience
 from search.ledger import trials_of
 from search.outcome import Outcome
 from search.recipe import Recipe
+from search.searchers.gaussian import Gaussian
 from search.searchers.tpe import Tpe
 from search.tune_searcher import RecipeSearcher
 from tests.search.conftest import end_line, rung_line
@@ -131,6 +134,33 @@ def test_what_a_trial_took_in_vain_is_paid_once(space):
     searcher.on_trial_result("x", told)
     searcher.on_trial_complete("x", told)  # Tune tells the result that ended a trial twice
     assert budget.seconds == 90
+
+
+def test_full_measurements_are_valued_anew_as_results_come_and_the_budget_counts_them_as_measured(space):
+    """The first had luck in its timing, which the second showed: it leads no longer."""
+    known = []
+
+    def value(line):
+        known.append(line["trial"])
+        return line["score"] - (0.2 if line["trial"] == "t000" and "t001" in known else 0.0)
+
+    def finish(searcher, name, trial, score):
+        searcher.suggest(name)
+        told = {"event": json.dumps(rung_line(trial, 2, score)), "trial": trial, "score": score, "status": "finished"}
+        searcher.on_trial_complete(name, told)
+
+    budget = Budget(9, patience=Patience(trials=5))
+    searcher = RecipeSearcher(Gaussian(space), budget, value=value)
+    finish(searcher, "x", "t000", 0.7)
+    finish(searcher, "y", "t001", 0.6)
+    assert searcher.proposer.best == 0.7
+    searcher.suggest("z")
+    assert searcher.proposer.best == 0.6
+    assert sorted(rungs[2] for _, rungs in searcher.proposer.seen.values()) == pytest.approx([0.5, 0.6])
+    assert (budget.best, budget.since) == (0.7, 1)
+    resumed = RecipeSearcher(Gaussian(space), Budget(9), list(trials_of(
+        [rung_line("t000", 2, 0.7), end_line("t000", "finished")]).values()), value=value)  # fmt: skip
+    assert resumed.proposer.best == pytest.approx(0.5)
 
 
 def test_a_trial_that_waited_ends_with_what_was_seen_last(space):

@@ -4,6 +4,7 @@ import pytest
 
 from search.errors import BadInput
 from search.forms import recipes_of
+from search.space import Space
 from search.space_file import load_space
 from search.yaml_lines import read
 
@@ -74,6 +75,7 @@ def test_the_space_of_these_tests_is_good(tmp_path):
         ("optional: true", "optional: 3", 4, "optional is true or false, not 3"),
         ("    count: [1, 2, 3]", "    number: [1, 2, 3]", 5, "no field number"),
         ("count: [1, 2, 3]", "count: []", 5, "empty list"),
+        ("count: [1, 2, 3]", "by: explicit\n    layers: [3, 7]", 6, "valid tuple.* write .fixed: .*to choose"),
         ("count: [1, 2, 3]", "count: [1, 2, 1]", 5, "choice 1 stands there twice"),
         ("count: [1, 2, 3]", "count: [1, 0]", 5, "count = 0"),
         ("count: [1, 2, 3]", "count: {lo: 1, high: 3}", 5, "neither a value nor a range"),
@@ -141,13 +143,13 @@ def test_a_date_that_there_is_not_is_no_yaml(tmp_path):
 
 def test_choices_that_a_step_takes_for_the_same_are_told(tmp_path):
     path = write(tmp_path, SPACE.replace("    tokens: 1000\n", "    tokens: [1000, '1000']\n", 1))
-    with pytest.raises(BadInput, match=r"line 7: .*the choice 1000 stands there twice"):
+    with pytest.raises(BadInput, match=r"line 7: .*the choice '1000' stands there twice"):
         load_space(path)
 
 
 def test_a_condition_on_a_value_that_its_step_writes_otherwise_holds(tmp_path):
-    text = SPACE.replace("    tokens: 1000\n", "    tokens: ['1000', '2000']\n", 1)
-    text = text.replace("{scheme: W4A16}, values", "{scheme: W4A16, distill.tokens: '1000'}, values")
+    text = SPACE.replace("    tokens: 1000\n", "    tokens: [1e3, '2000']\n", 1)
+    text = text.replace("{scheme: W4A16}, values", "{scheme: W4A16, distill.tokens: 1e3}, values")
     text = text.split("seeds:")[0] + "evaluation:" + text.split("evaluation:")[1]
     space = load_space(write(tmp_path, text))
     assert space.steps[1].choices["tokens"] == (1000, 2000)
@@ -155,6 +157,36 @@ def test_a_condition_on_a_value_that_its_step_writes_otherwise_holds(tmp_path):
     assert ("quantize", 64) in groups
     assert ("quantize", 64) not in {(one.step, one.group_size) for one in recipes_with(space, tokens=2000)
                                     if one.step == "quantize"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("written", "asked"), [("1e-4", "0.0001"), ("0.0001", "1e-4"), ("1e-4", "1.0e-4")])
+def test_a_condition_means_a_number_however_it_is_written(tmp_path, written, asked):
+    text = SPACE.split("seeds:")[0].replace(
+        "\n      low: 1.0e-4\n      high: 1.0e-3\n      log: true", f" [{written}, 5e-4]"
+    )
+    text = text.replace("{scheme: W4A16}, values", f"{{scheme: W4A16, distill.lr: {asked}}}, values")
+    space = load_space(write(tmp_path, text + "evaluation:" + SPACE.split("evaluation:")[1]))
+    assert space.steps[1].choices["lr"] == (0.0001, 0.0005)
+    assert space.steps[2].field_when["group_size"] == {"scheme": ("W4A16",), "distill.lr": (0.0001,)}
+
+
+def test_of_a_run_begun_before_choices_alike_are_one(tmp_path):
+    space = load_space(
+        write(tmp_path, SPACE.replace("    count: [1, 2, 3]", "    by: explicit\n    layers: [[3, 7], [5]]"))
+    )
+    dump = space.model_dump()
+    dump["steps"][0]["choices"]["layers"] = [[3, 7], [7, 3], [5]]
+    assert list(Space.model_validate(dump).steps[0].choices["layers"]) == [[3, 7], [5]]
+
+
+def test_a_condition_on_a_file_means_the_file_beside_the_space(tmp_path):
+    text = SPACE.split("seeds:")[0].replace(
+        "    lr:\n", "    data: [a.jsonl, b.jsonl]\n    lr:\n      when: {data: a.jsonl}\n"
+    )
+    text = text.replace("{scheme: W4A16}, values", "{scheme: W4A16, distill.data: [b.jsonl]}, values")
+    space = load_space(write(tmp_path, text + "evaluation:" + SPACE.split("evaluation:")[1]))
+    assert space.steps[1].field_when["lr"] == {"data": (str(tmp_path / "a.jsonl"),)}
+    assert space.steps[2].field_when["group_size"]["distill.data"] == (str(tmp_path / "b.jsonl"),)
 
 
 def recipes_with(space, tokens):
