@@ -43,7 +43,7 @@ from search.ranges import Range, Suggests, is_number
 from search.recipe import Recipe
 from search.rungs import DEFAULT_RUNGS, Rung, check_rungs
 from search.step_space import StepSpace, read_step
-from search.tried import conditions_made, try_values
+from search.tried import try_values, written_alike
 
 __all__ = ["LANE", "SELF", "Range", "Space", "StepSpace", "Suggests"]
 
@@ -141,7 +141,7 @@ class Space(BaseModel):
     @field_validator("steps")
     @classmethod
     def _possible(cls, value: tuple[StepSpace, ...]) -> tuple[StepSpace, ...]:
-        value = conditions_made(value)
+        value = written_alike(value)
         return try_values(value, at_ends(knobs_of(value)))
 
     @field_validator("seeds", "lanes", mode="before")

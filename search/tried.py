@@ -42,27 +42,26 @@ def try_values(steps: Sequence[StepSpace], knobs: Sequence[Knob]) -> tuple[StepS
             if len(forms) < MOST and not any(field in form for form in forms):
                 told = f"{name}.{field} is never there: its conditions never hold together"
                 raise Misfit(told, number, field, "when")
-    return tuple(_as_made(step, name, made) for step, name in zip(steps, names_of(steps), strict=True))
-
-
-def conditions_made(steps: Sequence[StepSpace]) -> tuple[StepSpace, ...]:
-    """The same, what conditions ask of a field being written as that field has it."""
-    kinds = {name: kind_of(step.step) for step, name in zip(steps, names_of(steps), strict=True)}
-
-    def make(value: Any, name: str) -> Any:
-        step, _, field = name.rpartition(".")
-        known = step in kinds and field in kinds[step].model_fields
-        return as_field(kinds[step], field, value) if known else value
-
     return tuple(
-        step.model_copy(update=_conditions(step, name, make)) for step, name in zip(steps, names_of(steps), strict=True)
+        _made_by(lambda value, whose: _made(value, whose, made), step, name)
+        for step, name in zip(steps, names_of(steps), strict=True)
     )
 
 
-def _as_made(step: StepSpace, name: str, made: Made) -> StepSpace:
-    def make(value: Any, whose: str) -> Any:
-        return _made(value, whose, made)
+def written_alike(steps: Sequence[StepSpace]) -> tuple[StepSpace, ...]:
+    """The same, values and what conditions ask of them as their fields have them, whatever the others are."""
+    kinds = {name: kind_of(step.step) for step, name in zip(steps, names_of(steps), strict=True)}
 
+    def make(value: Any, whose: str) -> Any:
+        step, _, field = whose.rpartition(".")
+        known = step in kinds and field in kinds[step].model_fields
+        return as_field(kinds[step], field, value) if known else value
+
+    return tuple(_made_by(make, step, name) for step, name in zip(steps, names_of(steps), strict=True))
+
+
+def _made_by(make: Callable[[Any, str], Any], step: StepSpace, name: str) -> StepSpace:
+    """A step called `name` with its values made by value and STEP.FIELD."""
     return step.model_copy(
         update={
             "fixed": {field: make(value, f"{name}.{field}") for field, value in step.fixed.items()},

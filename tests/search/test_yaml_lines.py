@@ -177,6 +177,11 @@ def test_of_a_run_begun_before_choices_alike_are_one(tmp_path):
     dump = space.model_dump()
     dump["steps"][0]["choices"]["layers"] = [[3, 7], [7, 3], [5]]
     assert list(Space.model_validate(dump).steps[0].choices["layers"]) == [[3, 7], [5]]
+    dump["steps"][1].update({"ranges": {}, "choices": {"lr": ["1e-4", "5e-4"]}})
+    dump["steps"][2]["field_when"]["group_size"]["distill.lr"] = ["1e-4"]
+    dump["seeds"] = []
+    old = Space.model_validate(dump)
+    assert (old.steps[1].choices["lr"], old.steps[2].field_when["group_size"]["distill.lr"]) == ((1e-4, 5e-4), (1e-4,))
 
 
 def test_a_condition_on_a_file_means_the_file_beside_the_space(tmp_path):
