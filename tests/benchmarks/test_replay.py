@@ -33,7 +33,7 @@ def costs(table):
 
 
 def test_who_learns_finds_a_good_recipe_sooner_than_chance(costs):
-    """On the recorded table, where good is what all timings together say; 48 seeds are in docs/measurements.md."""
+    """On the recorded table, where good is what all timings together say; 50 seeds are in docs/measurements.md."""
 
     def seconds(searcher, scheduler):
         ran = [replay(costs, searcher, scheduler, ETA, seed, pooled=True) for seed in range(SEEDS)]
