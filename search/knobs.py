@@ -198,7 +198,10 @@ def _check_condition(
 ) -> None:
     if name not in knobs:
         known = ", ".join(one for one in knobs if one != whose and not one.startswith(f"{whose}."))
-        raise Misfit(f"{whose}: unknown condition {written}; it may name what the space gives: {known}", *place)
+        told = (
+            f"it may name what the space gives: {known}" if known else "the space gives nothing else that it may name"
+        )
+        raise Misfit(f"{whose}: unknown condition {written}; {told}", *place)
     other = knobs[name]
     possible = (*other.options, False) if other.field is None and other.when else other.options
     for value in values:

@@ -135,6 +135,12 @@ def test_a_file_that_contains_itself_is_refused(tmp_path):
         load_space(path)
 
 
+def test_a_condition_where_nothing_else_is_given_is_told_so(tmp_path):
+    step = "steps:\n  - {step: nf4, when: {nope.use: true}}\n"
+    with pytest.raises(BadInput, match=r"line 2: .*unknown condition nope.use; the space gives nothing else"):
+        load_space(write(tmp_path, step + LANES[LANES.index("evaluation") :]))
+
+
 def test_a_date_that_there_is_not_is_no_yaml(tmp_path):
     path = write(tmp_path, SPACE.replace("lines are counted from 1, this is the first", "2025-02-30"))
     with pytest.raises(BadInput, match=rf"^{path}: day is out of range .*quotes"):
